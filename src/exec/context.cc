@@ -1,0 +1,38 @@
+#include "exec/context.h"
+
+#include <fmt/format.h>
+
+namespace edgewise {
+
+Result<std::unique_ptr<ExecContext>> ExecContext::Create(ExecOptions options) {
+  Isa isa;
+  if (options.isa != nullptr) {
+    isa = *options.isa;
+    if (!IsaSupported(isa)) {
+      return Unsupported(fmt::format("{} cannot run on this processor", IsaName(isa)));
+    }
+  } else {
+    EW_ASSIGN(isa, ChooseIsa());
+  }
+  const int threads = options.threads > 0 ? options.threads : GetCpuInfo().cores;
+  return std::unique_ptr<ExecContext>(new ExecContext(threads, isa));
+}
+
+void* ExecContext::Scratch(int worker, size_t bytes) {
+  AlignedBuffer& buffer = scratch_[static_cast<size_t>(worker)];
+  if (buffer.size() < bytes) {
+    buffer.Reset();
+    buffer = AlignedBuffer(bytes);
+  }
+  return buffer.data();
+}
+
+void* ExecContext::SharedScratch(size_t bytes) {
+  if (shared_.size() < bytes) {
+    shared_.Reset();
+    shared_ = AlignedBuffer(bytes);
+  }
+  return shared_.data();
+}
+
+}  // namespace edgewise

@@ -1,0 +1,57 @@
+// The operating system behind an interface, so that tests can put memory, short reads, full disks
+// and torn writes in its place. Everything that the engine writes goes through an Env.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace edgewise {
+
+class WritableFile {
+ public:
+  virtual ~WritableFile() = default;
+  virtual Status Append(std::span<const std::byte> bytes) = 0;
+  // Flushes to stable storage. After a failure the data must be considered lost: rewrite the file.
+  virtual Status Sync() = 0;
+  virtual Status Close() = 0;
+};
+
+class Env {
+ public:
+  virtual ~Env() = default;
+  // Creates or truncates.
+  virtual Result<std::unique_ptr<WritableFile>> NewWritableFile(const std::string& path) = 0;
+  // Opens for appending; creates when absent.
+  virtual Result<std::unique_ptr<WritableFile>> NewAppendableFile(const std::string& path) = 0;
+  virtual Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) = 0;
+  virtual Status Rename(const std::string& from, const std::string& to) = 0;
+  virtual Status SyncDir(const std::string& path) = 0;
+  virtual Status CreateDirs(const std::string& path) = 0;
+  virtual Status RemoveAll(const std::string& path) = 0;
+  virtual Status Truncate(const std::string& path, int64_t size) = 0;
+  virtual Result<std::vector<std::string>> ListDir(const std::string& path) = 0;  // names, sorted
+  virtual Result<int64_t> FileSize(const std::string& path) = 0;
+  virtual bool Exists(const std::string& path) = 0;
+  virtual bool IsDirectory(const std::string& path) = 0;
+  virtual Result<int64_t> FreeBytes(const std::string& path) = 0;
+};
+
+// The POSIX file system; stateless, lives for ever.
+Env& PosixEnv();
+
+// Writes `contents` so that a crash leaves either the old or the new file: temporary file in the
+// same directory, fsync, rename, fsync of the directory.
+Status WriteFileAtomic(Env& env, const std::string& path, std::string_view contents);
+
+std::string JoinPath(std::string_view a, std::string_view b);
+std::string BaseName(std::string_view path);
+std::string DirName(std::string_view path);
+
+}  // namespace edgewise

@@ -1,0 +1,35 @@
+// A linear layer on a weight in any form, dense or packed.
+#pragma once
+
+#include "kernels/matmul.h"
+
+namespace edgewise::kernels {
+
+// Y[m,out] (+)= X[m,in] W^T + bias. bias [out] or null.
+void LinearForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const WeightRef& w,
+                   const float* bias, float* y, int64_t ldy,
+                   Accumulate acc = Accumulate::kOverwrite);
+
+// dX[m,in] (+)= dY[m,out] W.
+void LinearBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy,
+                         const WeightRef& w, float* dx, int64_t lddx,
+                         Accumulate acc = Accumulate::kOverwrite);
+
+// dW[out,in] += dY^T X; dbias[out] += column sums of dY (null: none). fp32 gradients.
+void LinearBackwardWeight(ExecContext& ctx, int64_t m, int64_t out, int64_t in, const float* dy,
+                          int64_t lddy, const float* x, int64_t ldx, float* dw, float* dbias);
+
+// Low-rank adapter (LoRA, arXiv 2106.09685): Y += scale (X A^T) B^T, A [r,in], B [out,r].
+// xa [m,r] receives X A^T (kept for the backward pass).
+void LoraForward(ExecContext& ctx, int64_t m, int64_t in, int64_t out, int64_t r, float scale,
+                 const float* x, int64_t ldx, const float* a, const float* b, float* xa, float* y,
+                 int64_t ldy);
+
+// dA += scale (dY B)^T X, dB += scale dY^T (X A^T), dX += scale (dY B) A.
+// xa [m,r] from the forward pass; dxa [m,r] is scratch; dx may be null (input needs no gradient).
+void LoraBackward(ExecContext& ctx, int64_t m, int64_t in, int64_t out, int64_t r, float scale,
+                  const float* x, int64_t ldx, const float* xa, const float* a, const float* b,
+                  const float* dy, int64_t lddy, float* dxa, float* da, float* db, float* dx,
+                  int64_t lddx);
+
+}  // namespace edgewise::kernels

@@ -1,0 +1,49 @@
+// LM head and cross-entropy in one operation: only rows with a label are computed, in chunks of
+// rows and blocks of vocabulary; the [tokens, vocab] matrix never exists. Backward in the same
+// pass.
+#pragma once
+
+#include <cstdint>
+
+#include "exec/context.h"
+#include "kernels/weight.h"
+
+namespace edgewise::kernels {
+
+struct HeadLossArgs {
+  int64_t tokens = 0;
+  const float* hidden = nullptr;     // [tokens, H], after the final norm
+  WeightRef head;                    // [vocab, H]
+  const int32_t* targets = nullptr;  // [tokens]; < 0: no label, the row costs nothing
+  const float* weights = nullptr;    // [tokens] loss weight per row, or null for 1
+  float softcap = 0;                 // > 0: logits become softcap tanh(logit / softcap)
+  float grad_scale = 0;              // gradient of (grad_scale * sum of losses); 0: loss only
+  float* dhidden = nullptr;          // [tokens, H], overwritten (rows without label: zero), or null
+  float* dhead = nullptr;            // [vocab, H], added to, or null
+  float* token_loss = nullptr;       // [tokens], 0 where there is no label, or null
+  // Low-rank adapter on the head, logits += lora_scale (h A^T) B^T; r = 0: none.
+  int64_t lora_r = 0;
+  float lora_scale = 0;
+  const float* lora_a = nullptr;  // [r, H]
+  const float* lora_b = nullptr;  // [vocab, r]
+  float* dlora_a = nullptr;       // added to, or null
+  float* dlora_b = nullptr;
+  // Blocks of the vocabulary whose every probability is below this are left out of the gradient
+  // (cf. Cut Cross-Entropy, arXiv 2411.09009). 0: exact.
+  float skip_below = 0;
+};
+
+struct HeadLossResult {
+  double loss_sum = 0;  // weighted sum over labelled rows
+  double weight_sum = 0;
+  int64_t labelled = 0;
+  int64_t correct = 0;  // rows whose most likely token is the target
+};
+
+HeadLossResult HeadLoss(ExecContext& ctx, const HeadLossArgs& args);
+
+// Log-probability of one target per row from given logits [rows, vocab] (double accumulation).
+void LogSoftmaxAt(ExecContext& ctx, int64_t rows, int64_t vocab, const float* logits,
+                  const int32_t* targets, double* logprob);
+
+}  // namespace edgewise::kernels
