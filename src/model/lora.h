@@ -1,0 +1,98 @@
+// Low-rank adapters (LoRA, arXiv 2106.09685) on the linears of a model, with PEFT's conventions.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/status.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace edgewise::model {
+
+class Model;
+
+// A half-open range of layers [begin, end).
+struct LayerRange {
+  int64_t begin = 0, end = 0;
+  int64_t size() const { return end - begin; }
+  bool contains(int64_t layer) const { return begin <= layer && layer < end; }
+};
+
+struct LoraConfig {
+  int64_t r = 8;
+  double alpha = 8.0;
+  double dropout = 0.0;  // [0, 1), on the adapter's input while training
+  // "all-linear", or names as PEFT matches them: the module's path or a suffix after a dot
+  // ("q_proj", "mlp.down_proj").
+  std::vector<std::string> targets = {"all-linear"};
+  bool rslora = false;  // scale alpha / sqrt(r) (arXiv 2312.03732) instead of alpha / r
+  // Keys are regular expressions matched as PEFT does, `(.*\.)?(key)$`, first match wins.
+  std::vector<std::pair<std::string, int64_t>> rank_pattern;
+  std::vector<std::pair<std::string, double>> alpha_pattern;
+  std::vector<int64_t> layers;  // only these; empty: all
+};
+
+// The layers [L - n, L): MLX-style "last n layers" for LoraConfig::layers.
+std::vector<int64_t> LastLayers(const ModelConfig& config, int64_t n);
+
+// y += scale (x A^T) B^T.
+struct LoraSlot {
+  int64_t r = 0, in = 0, out = 0;
+  float scale = 0;
+  float* a = nullptr;  // [r, in]
+  float* b = nullptr;  // [out, r]
+};
+
+class LoraAdapter {
+ public:
+  // A ~ U(-1/sqrt(in), 1/sqrt(in)) (kaiming-uniform with a = sqrt 5, PEFT's default), a pure
+  // function of (seed, layer, linear); B = 0. Error: bad ranges, a target or pattern key that
+  // matches nothing (with the names that exist).
+  static Result<LoraAdapter> Create(const ModelConfig& config, const LoraConfig& lora,
+                                    uint64_t seed);
+
+  LoraAdapter(LoraAdapter&&) = default;
+  LoraAdapter& operator=(LoraAdapter&&) = default;
+
+  const LoraConfig& lora_config() const { return lora_; }
+  int64_t num_layers() const { return static_cast<int64_t>(slots_.size()); }
+  // Null when this linear has no adapter.
+  const LoraSlot* slot(int64_t layer, LinearKind kind) const {
+    const LoraSlot& s = slots_[static_cast<size_t>(layer)][static_cast<size_t>(kind)];
+    return s.r > 0 ? &s : nullptr;
+  }
+  int64_t parameter_count() const { return values_.size(); }
+  int64_t max_rank() const { return max_rank_; }
+  // All values, contiguous: layer by layer, linear by linear, A then B.
+  FloatBuffer& values() { return values_; }
+  const FloatBuffer& values() const { return values_; }
+
+ private:
+  LoraAdapter() = default;
+
+  LoraConfig lora_;
+  std::vector<std::array<LoraSlot, kLinearKinds>> slots_;
+  FloatBuffer values_;
+  int64_t max_rank_ = 0;
+};
+
+// "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": PEFT's tensor name.
+std::string PeftTensorName(int64_t layer, LinearKind kind, bool b);
+
+// A PEFT adapter directory (adapter_config.json, adapter_model.safetensors) for this model. Error:
+// options that change the arithmetic and that we do not compute, shapes that do not fit, missing or
+// unexpected tensors.
+Result<LoraAdapter> LoadPeftAdapter(const std::string& dir, const ModelConfig& config);
+// Writes such a directory (created when absent). `base_model` becomes base_model_name_or_path.
+Status SavePeftAdapter(const std::string& dir, const LoraAdapter& adapter,
+                       const std::string& base_model);
+
+// W += scale B A for every slot; the model becomes trainable (owned fp32 weights).
+Status MergeLora(Model& model, const LoraAdapter& adapter);
+
+}  // namespace edgewise::model

@@ -1,0 +1,74 @@
+// A model: description, weights and the storage behind them (mapped files or owned buffers).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "exec/context.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace edgewise::model {
+
+enum class StorageDType { kAsStored, kF32, kBF16, kF16 };
+// "as-stored", "fp32", "bf16", "fp16" (and "f32", "float32", ...). Error: lists them.
+Result<StorageDType> ParseStorageDType(std::string_view text);
+
+struct LoadOptions {
+  // Type in which the matrices are held; norms and biases are always fp32. kAsStored maps what the
+  // kernels can read in place and converts the rest (quantised GGUF blocks become fp32 then).
+  StorageDType storage = StorageDType::kAsStored;
+  // Fail when a weight is NaN or infinite (reads the whole file).
+  bool check_finite = false;
+};
+
+class Model {
+ public:
+  // `path`: a Hugging Face directory (one or many safetensors files, config of transformers v4 or
+  // v5) or a .gguf file. Every tensor's shape is checked against the config; missing tensors are
+  // errors that name them, unexpected ones are listed in notes().
+  static Result<std::unique_ptr<Model>> Load(const std::string& path, LoadOptions options = {});
+
+  // Weights drawn from N(0, 0.02^2) (norm gains 1, biases 0), a pure function of (config, seed):
+  // for benchmarks and tests. `dtype`: kF32, kF16 or kBF16.
+  static Result<std::unique_ptr<Model>> Random(const ModelConfig& config, uint64_t seed,
+                                               DType dtype = DType::kF32);
+
+  // Wraps weights whose storage `owners` keeps alive (a compressed base). Error: shapes that do not
+  // fit the config.
+  static Result<std::unique_ptr<Model>> FromWeights(
+      ModelConfig config, ModelWeights weights, std::vector<std::shared_ptr<const void>> owners);
+
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const ModelConfig& config() const { return config_; }
+  const ModelWeights& weights() const { return weights_; }
+
+  // Copies every weight into owned, writable fp32 storage: the master weights of full fine-tuning.
+  // Packed weights cannot be made trainable (error). Pointers taken before are stale afterwards.
+  Status MakeTrainable();
+  bool trainable() const { return trainable_; }
+  // Writable weights [out, in] and bias [out] of a trainable model.
+  float* MutableLinear(int64_t layer, LinearKind kind);
+  float* MutableBias(int64_t layer, LinearKind kind);  // null when there is none
+
+  int64_t weight_bytes() const { return WeightBytes(config_, weights_); }
+  // What loading found worth saying: tensors that no part of the model uses, and the like.
+  const std::vector<std::string>& notes() const { return notes_; }
+
+ private:
+  friend class ModelBuilder;
+  Model() = default;
+
+  ModelConfig config_;
+  ModelWeights weights_;
+  std::vector<std::shared_ptr<const void>> owners_;
+  std::vector<std::string> notes_;
+  bool trainable_ = false;
+};
+
+}  // namespace edgewise::model

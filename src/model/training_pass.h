@@ -1,0 +1,112 @@
+// Forward and backward of a whole model (or of a window of its layers) on one packed stream of
+// documents: loss, gradients, hidden states. Buffers are planned once and reused from step to step.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/status.h"
+#include "exec/context.h"
+#include "kernels/loss.h"
+#include "model/lora.h"
+#include "model/model.h"
+#include "model/parameters.h"
+
+namespace edgewise {
+struct TokenBatch;  // tensor/token_batch.h
+}  // namespace edgewise
+
+namespace edgewise::model {
+
+// What stands above the last layer that is run. Null members: the model's own norm and head.
+struct ExitHead {
+  const float* norm = nullptr;  // [hidden] gain instead of the model's final norm
+  float* dnorm = nullptr;       // its gradient, added to, or null
+  // Low-rank adapter on the head, and its gradients (added to, or null).
+  int64_t lora_r = 0;
+  float lora_scale = 0;
+  const float* lora_a = nullptr;  // [r, hidden]
+  const float* lora_b = nullptr;  // [vocab, r]
+  float* dlora_a = nullptr;
+  float* dlora_b = nullptr;
+  // A full head of this exit's own instead of the model's, and its gradient (added to, or null).
+  const kernels::WeightRef* head = nullptr;
+  float* dhead = nullptr;
+};
+
+struct PassOptions {
+  // Layers [begin, end) are run; end = -1: all. begin > 0 needs start_hidden.
+  int64_t begin = 0;
+  int64_t end = -1;
+  const float* start_hidden = nullptr;  // [tokens, hidden] entering layer `begin`
+
+  // Adapter applied in layers >= lora_begin (an exit's window, say; 0: everywhere). Null: none.
+  const LoraAdapter* lora = nullptr;
+  int64_t lora_begin = 0;
+
+  // Where gradients are added; null: loss only (nothing is saved). Back-propagation goes down to
+  // the lowest layer that has one.
+  const GradientMap* gradients = nullptr;
+  // The gradient is that of grad_scale * (sum of the losses of the supervised tokens): pass
+  // 1 / (supervised tokens of the whole accumulation window).
+  double grad_scale = 0;
+  ExitHead head;
+
+  // recompute[layer] != 0: only the input of this layer is kept, the rest is computed again in
+  // the backward pass (same bits). Empty: none.
+  std::span<const uint8_t> recompute;
+
+  // LoRA dropout, a pure function of (seed, key, layer, linear, element): give every micro-batch a
+  // key of its own. 0: off.
+  float dropout = 0;
+  uint64_t dropout_seed = 0;
+  uint64_t dropout_key = 0;
+
+  float* token_loss = nullptr;  // [tokens] loss of each supervised token, else 0; or null
+  float head_skip_below = 0;    // kernels::HeadLossArgs::skip_below
+  // Called with (layers run so far, hidden [tokens, hidden]) after the embedding or start state
+  // and after each layer; and with (-1, normed hidden) after the final norm.
+  std::function<void(int64_t, const float*)> observe;
+};
+
+struct PassMemory {
+  int64_t activations = 0;  // kept from forward to backward
+  int64_t scratch = 0;      // working buffers of one layer and of the head
+  int64_t total() const { return activations + scratch; }
+};
+
+class TrainingPass {
+ public:
+  // The model must outlive the pass. Batches may hold up to max_tokens tokens.
+  TrainingPass(ExecContext& ctx, const Model& model, int64_t max_tokens);
+  ~TrainingPass();
+  TrainingPass(TrainingPass&&) noexcept;
+
+  // What Run with these options takes, without running it.
+  PassMemory MemoryNeeded(const PassOptions& options) const;
+
+  // Loss over the supervised tokens (targets >= 0) and, with options.gradients, their gradients.
+  // Error: wrong options, ids out of the vocabulary, positions out of the tables, a batch larger
+  // than planned. A loss that is not finite is returned as it is.
+  Result<kernels::HeadLossResult> Run(const TokenBatch& batch, const PassOptions& options);
+
+  // The layers [range.begin, range.end) without loss or saved state, in place on `hidden`
+  // [tokens, hidden]: trunk, calibration, sharding. `lora` may be null.
+  Status Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora, float* hidden);
+  // Embeddings of the batch -> hidden [tokens, hidden].
+  Status Embed(const TokenBatch& batch, float* hidden);
+  // Final norm and head (of the exit, when given) of `rows` rows -> logits [rows, vocab].
+  Status Logits(int64_t rows, const float* hidden, float* logits, const ExitHead& head = {});
+
+  PassMemory memory() const;  // what is allocated now
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace edgewise::model
