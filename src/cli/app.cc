@@ -1,0 +1,167 @@
+#include "cli/app.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <new>
+
+#include "cli/command.h"
+#include "cli/config_file.h"
+#include "cli/suggest.h"
+
+namespace edgewise::cli {
+namespace {
+
+constexpr char kDescription[] =
+    "Adapts language models on the machine they run on.\n"
+    "MODEL is a Hugging Face directory, a GGUF file, or a hub id found in the local cache.";
+
+constexpr char kFooter[] =
+    "'edgewise COMMAND --help' lists the options of a command.\n"
+    "Exit codes: 0 done, 1 wrong use, 2 bad input, 3 does not fit the memory limit,\n"
+    "4 interrupted with state saved, 5 finished but a save failed, 70 a bug.";
+
+void DeclareCommon(CLI::App& app, CommonOptions& common) {
+  app.add_flag("--json", common.json, "Print one JSON object on stdout");
+  app.add_flag("--quiet,-q", common.quiet, "No progress and logs on stderr");
+  app.add_option("--threads", common.threads, "Threads (default: all that the process may use)")
+      ->check(CLI::Range(0, 4096));
+  app.add_option("--isa", common.isa, "Force an instruction set: generic, avx2, avx512-vnni, ...");
+  app.add_option("--config", common.config, "YAML file with options; the command line wins");
+}
+
+// CLI11 would stop at the first unknown argument with its own words; they are collected instead, so
+// that the message can name the nearest option.
+Status CheckRemaining(const CLI::App& command) {
+  const std::vector<std::string> rest = command.remaining();
+  const auto unknown = std::find_if(rest.begin(), rest.end(), [](const std::string& arg) {
+    return arg.size() > 1 && arg[0] == '-';
+  });
+  if (unknown != rest.end()) {
+    const std::string name = unknown->substr(0, unknown->find('='));
+    std::vector<std::string> known;
+    for (const CLI::Option* option : command.get_options()) {
+      for (const std::string& l : option->get_lnames()) known.push_back("--" + l);
+    }
+    return InvalidArgument(fmt::format("unknown option {} for '{}'{}", name, command.get_name(),
+                                       DidYouMean(name, known)));
+  }
+  if (!rest.empty()) {
+    return InvalidArgument(
+        fmt::format("unexpected argument '{}' for '{}'", rest[0], command.get_name()));
+  }
+  return Status::Ok();
+}
+
+Status RunCommand(Command& command, CLI::App& app, CommonOptions& common, Console& console) {
+  Invocation inv(common, console);
+  try {
+    return command.Run(inv);
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory("out of memory in '" + app.get_name() + "'");
+  } catch (const std::exception& error) {
+    return Internal(fmt::format("unexpected exception in '{}': {}", app.get_name(), error.what()));
+  }
+}
+
+// --json anywhere on the command line, for errors found before options are known.
+bool WantsJson(int argc, char** argv) {
+  return std::any_of(argv + 1, argv + argc,
+                     [](const char* a) { return std::string(a) == "--json"; });
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app(kDescription, "edgewise");
+  app.footer(kFooter);
+  app.set_version_flag("--version", std::string("edgewise ") + EDGEWISE_VERSION);
+  app.require_subcommand(0, 1);
+  app.allow_extras();
+
+  CommonOptions common;
+  auto commands = MakeCommands();
+  std::vector<CLI::App*> apps;
+  std::vector<std::string> names;
+  for (auto& command : commands) {
+    CLI::App* sub = app.add_subcommand(command->name(), command->summary());
+    sub->allow_extras();
+    command->Declare(*sub);
+    DeclareCommon(*sub, common);
+    apps.push_back(sub);
+    names.push_back(command->name());
+  }
+  std::string help_topic;
+  CLI::App* help = app.add_subcommand("help", "Explain a command");
+  help->add_option("command", help_topic, "Command to explain");
+  names.push_back("help");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& request) {  // --help, --version
+    return app.exit(request);
+  } catch (const CLI::Error& error) {
+    return Console(WantsJson(argc, argv), false).Finish(InvalidArgument(error.what()));
+  }
+
+  if (help->parsed()) {
+    const auto found = std::find(names.begin(), names.end(), help_topic);
+    if (help_topic.empty() || help_topic == "help") {
+      fmt::print("{}", app.help());
+      return 0;
+    }
+    if (found != names.end()) {
+      fmt::print("{}", apps[static_cast<size_t>(found - names.begin())]->help());
+      return 0;
+    }
+    return Console(false, false)
+        .Finish(InvalidArgument(
+            fmt::format("no command '{}'{}", help_topic, DidYouMean(help_topic, names))));
+  }
+
+  for (size_t i = 0; i < commands.size(); ++i) {
+    if (!apps[i]->parsed()) continue;
+    Status status = CheckRemaining(*apps[i]);
+    if (status.ok() && !common.config.empty()) status = ApplyConfigFile(common.config, *apps[i]);
+    Console console(common.json, common.quiet);
+    if (status.ok()) status = RunCommand(*commands[i], *apps[i], common, console);
+    return console.Finish(status);
+  }
+
+  const std::vector<std::string> rest = app.remaining();
+  if (rest.empty()) {
+    fmt::print(stderr, "{}", app.help());
+    return ExitCode(StatusCode::kInvalidArgument);
+  }
+  return Console(WantsJson(argc, argv), false)
+      .Finish(InvalidArgument(fmt::format("no command '{}'{}; 'edgewise --help' lists them",
+                                          rest[0], DidYouMean(rest[0], names))));
+}
+
+}  // namespace
+
+Result<ExecContext*> Invocation::Exec() {
+  if (exec_ == nullptr) {
+    ExecOptions options;
+    options.threads = common_.threads;
+    Isa isa{};
+    if (!common_.isa.empty()) {
+      Result<Isa> parsed = ParseIsa(common_.isa);
+      if (!parsed.ok()) return InvalidArgument("--isa: " + parsed.status().message());
+      isa = *parsed;
+      options.isa = &isa;
+    }
+    EW_ASSIGN(exec_, ExecContext::Create(options));
+  }
+  return exec_.get();
+}
+
+int RunProgram(int argc, char** argv) {
+  try {
+    return Main(argc, argv);
+  } catch (const std::exception& error) {
+    return Console(WantsJson(argc, argv), false)
+        .Finish(Internal(fmt::format("unexpected exception: {}", error.what())));
+  }
+}
+
+}  // namespace edgewise::cli

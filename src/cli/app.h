@@ -1,0 +1,13 @@
+// The program: parse, call the command, print, exit code.
+#pragma once
+
+namespace edgewise::cli {
+
+// Never throws; the value is the exit code.
+int RunProgram(int argc, char** argv);
+
+// SIGINT and SIGTERM set StopFlag(), a second one ends the process at once; SIGPIPE is ignored (a
+// closed stdout is noticed when writing).
+void InstallSignalHandlers();
+
+}  // namespace edgewise::cli

@@ -1,0 +1,33 @@
+#include <csignal>
+#include <cstdlib>
+
+#include "cli/app.h"
+#include "cli/command.h"
+
+namespace edgewise::cli {
+namespace {
+
+// Signal handlers can only reach a static object; nothing but the cli layer sees it.
+std::atomic<bool> stop_requested{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+extern "C" void HandleStop(int signal) {
+  if (stop_requested.exchange(true)) std::_Exit(128 + signal);
+}
+
+}  // namespace
+
+const std::atomic<bool>& StopFlag() { return stop_requested; }
+
+void InstallSignalHandlers() {
+  struct sigaction action = {};
+  action.sa_handler = HandleStop;
+  sigemptyset(&action.sa_mask);
+  // No SA_RESTART: a read from a terminal must return when the user presses Ctrl-C.
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGHUP, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+}  // namespace edgewise::cli
