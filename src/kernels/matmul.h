@@ -14,13 +14,15 @@ namespace edgewise::kernels {
 
 enum class Accumulate : bool { kOverwrite = false, kAdd = true };
 
-// C[m,n] (+)= A[m,k] B[n,k]^T. Forward of a linear layer (B = weight), LoRA A.
-void MatMulNT(ExecContext& ctx, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
-              const WeightRef& b, float* c, int64_t ldc, Accumulate acc = Accumulate::kOverwrite);
+// C[m,n] (+)= alpha A[m,k] B[n,k]^T. Forward of a linear layer (B = weight), LoRA A.
+void MatMulNT(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const float* a,
+              int64_t lda, const WeightRef& b, float* c, int64_t ldc,
+              Accumulate acc = Accumulate::kOverwrite);
 
-// C[m,n] (+)= A[m,k] B[k,n]. Gradient of a linear layer's input (A = dY, B = weight).
-void MatMulNN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
-              const WeightRef& b, float* c, int64_t ldc, Accumulate acc = Accumulate::kOverwrite);
+// C[m,n] (+)= alpha A[m,k] B[k,n]. Gradient of a linear layer's input (A = dY, B = weight).
+void MatMulNN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const float* a,
+              int64_t lda, const WeightRef& b, float* c, int64_t ldc,
+              Accumulate acc = Accumulate::kOverwrite);
 
 // C[m,n] (+)= alpha A[k,m]^T B[k,n]. Gradient of a weight (A = dY, B = X, k = tokens).
 void MatMulTN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const float* a,
