@@ -4,11 +4,11 @@
 #include <array>
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "base/aligned_buffer.h"
 #include "base/status.h"
+#include "formats/peft.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -23,21 +23,10 @@ struct LayerRange {
   bool contains(int64_t layer) const { return begin <= layer && layer < end; }
 };
 
-struct LoraConfig {
-  int64_t r = 8;
-  double alpha = 8.0;
-  double dropout = 0.0;  // [0, 1), on the adapter's input while training
-  // "all-linear", or names as PEFT matches them: the module's path or a suffix after a dot
-  // ("q_proj", "mlp.down_proj").
-  std::vector<std::string> targets = {"all-linear"};
-  bool rslora = false;  // scale alpha / sqrt(r) (arXiv 2312.03732) instead of alpha / r
-  // Keys are regular expressions matched as PEFT does, `(.*\.)?(key)$`, first match wins.
-  std::vector<std::pair<std::string, int64_t>> rank_pattern;
-  std::vector<std::pair<std::string, double>> alpha_pattern;
-  std::vector<int64_t> layers;  // only these; empty: all
-};
+// r, alpha, dropout, targets, rank and alpha patterns, layers: as PEFT's adapter_config.json.
+using formats::LoraConfig;
 
-// The layers [L - n, L): MLX-style "last n layers" for LoraConfig::layers.
+// The layers [L - n, L): MLX-style "last n layers" for LoraConfig::layers_to_transform.
 std::vector<int64_t> LastLayers(const ModelConfig& config, int64_t n);
 
 // y += scale (x A^T) B^T.
@@ -51,8 +40,8 @@ struct LoraSlot {
 class LoraAdapter {
  public:
   // A ~ U(-1/sqrt(in), 1/sqrt(in)) (kaiming-uniform with a = sqrt 5, PEFT's default), a pure
-  // function of (seed, layer, linear); B = 0. Error: bad ranges, a target or pattern key that
-  // matches nothing (with the names that exist).
+  // function of (seed, layer, linear); B = 0. Error: bad ranges, targets that match nothing (with
+  // the names that exist).
   static Result<LoraAdapter> Create(const ModelConfig& config, const LoraConfig& lora,
                                     uint64_t seed);
 

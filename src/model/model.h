@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "exec/context.h"
 #include "model/config.h"
+#include "model/weight_table.h"
 #include "model/weights.h"
 
 namespace edgewise::model {
@@ -52,9 +53,8 @@ class Model {
   // Packed weights cannot be made trainable (error). Pointers taken before are stale afterwards.
   Status MakeTrainable();
   bool trainable() const { return trainable_; }
-  // Writable weights [out, in] and bias [out] of a trainable model.
-  float* MutableLinear(int64_t layer, LinearKind kind);
-  float* MutableBias(int64_t layer, LinearKind kind);  // null when there is none
+  // Writable values of a trainable model, null otherwise (weight_table.h lists the weights).
+  float* MutableData(const WeightId& id);
 
   int64_t weight_bytes() const { return WeightBytes(config_, weights_); }
   // What loading found worth saying: tensors that no part of the model uses, and the like.

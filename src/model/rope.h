@@ -9,9 +9,8 @@
 
 namespace edgewise::model {
 
-// The D/2 angular frequencies after scaling, as transformers computes them (in float, like its
-// inv_freq buffer, so that positions far out agree too).
-std::vector<float> RopeFrequencies(const RopeConfig& rope, int64_t head_dim);
+// The D/2 angular frequencies (radians per position) after scaling, in double.
+std::vector<double> RopeFrequencies(const RopeConfig& rope, int64_t head_dim);
 
 struct RopeTable {
   FloatBuffer cos, sin;  // [positions, D/2]

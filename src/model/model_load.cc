@@ -1,0 +1,149 @@
+// Loading: one walk over the list of weights, whatever the file format.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <new>
+#include <set>
+
+#include "formats/gguf.h"
+#include "formats/hf_dir.h"
+#include "io/env.h"
+#include "io/json.h"
+#include "model/gguf_tensors.h"
+#include "model/model.h"
+#include "model/model_builder.h"
+
+namespace edgewise::model {
+namespace {
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+// The type in which a tensor of type `stored` is held.
+DType HeldType(const WeightId& id, DType stored, StorageDType storage) {
+  if (!id.is_matrix()) return DType::kF32;
+  switch (storage) {
+    case StorageDType::kF32: return DType::kF32;
+    case StorageDType::kBF16: return DType::kBF16;
+    case StorageDType::kF16: return DType::kF16;
+    case StorageDType::kAsStored: break;
+  }
+  return stored == DType::kF16 || stored == DType::kBF16 ? stored : DType::kF32;
+}
+
+void Convert(const TensorView& from, DType to, void* out) {
+  constexpr int64_t kChunk = 4096;
+  float chunk[kChunk];
+  const auto* src = static_cast<const char*>(from.data);
+  auto* dst = static_cast<char*>(out);
+  const int64_t count = from.elements();
+  for (int64_t at = 0; at < count; at += kChunk) {
+    const int64_t n = std::min(kChunk, count - at);
+    ConvertToF32(from.dtype, src + static_cast<size_t>(at) * DTypeBytes(from.dtype), chunk, n);
+    ConvertFromF32(to, chunk, dst + static_cast<size_t>(at) * DTypeBytes(to), n);
+  }
+}
+
+bool Finite(const TensorView& tensor) {
+  constexpr int64_t kChunk = 4096;
+  float chunk[kChunk];
+  const auto* src = static_cast<const char*>(tensor.data);
+  const int64_t count = tensor.elements();
+  for (int64_t at = 0; at < count; at += kChunk) {
+    const int64_t n = std::min(kChunk, count - at);
+    ConvertToF32(tensor.dtype, src + static_cast<size_t>(at) * DTypeBytes(tensor.dtype), chunk, n);
+    for (int64_t i = 0; i < n; ++i) {
+      if (!std::isfinite(chunk[i])) return false;
+    }
+  }
+  return true;
+}
+
+bool Aligned(const void* data, DType dtype) {
+  return reinterpret_cast<uintptr_t>(data) % DTypeBytes(dtype) == 0;
+}
+
+Status LoadWeight(const formats::TensorSource& source, const WeightId& id,
+                  const LoadOptions& options, ModelBuilder& builder) {
+  const std::string name = HfName(builder.config(), id);
+  const std::vector<int64_t> shape = ShapeOf(builder.config(), id);
+  if (!source.Has(name)) {
+    return BadInput(fmt::format("weight {} {} is missing from the model", name, ShapeText(shape)));
+  }
+  EW_ASSIGN(const HostTensor tensor, source.Get(name));
+  if (tensor.view.shape != shape) {
+    return BadInput(fmt::format("{} has shape {}, but the config says {}", name,
+                                ShapeText(tensor.view.shape), ShapeText(shape)));
+  }
+  if (!IsFloatDType(tensor.view.dtype)) {
+    return Unsupported(
+        fmt::format("{} is stored as {}, not as floats", name, DTypeName(tensor.view.dtype)));
+  }
+  if (options.check_finite && !Finite(tensor.view)) {
+    return BadInput(fmt::format("{} holds NaN or infinite values", name));
+  }
+  const DType held = HeldType(id, tensor.view.dtype, options.storage);
+  if (held == tensor.view.dtype && Aligned(tensor.view.data, held)) {
+    builder.Set(id, held, tensor.view.data, tensor.owner);
+    return Status::Ok();
+  }
+  Convert(tensor.view, held, builder.Allocate(id, held));
+  source.Drop(name);
+  return Status::Ok();
+}
+
+// Buffers that old exporters saved and nobody reads, and the head of a tied model.
+bool Harmless(const ModelConfig& config, const std::string& name) {
+  return name.ends_with("rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight");
+}
+
+Result<std::unique_ptr<Model>> Build(const formats::TensorSource& source, ModelConfig config,
+                                     const LoadOptions& options) {
+  ModelBuilder builder(std::move(config));
+  std::set<std::string> used;
+  try {
+    for (const WeightId& id : ListWeights(builder.config())) {
+      EW_RETURN_IF_ERROR(LoadWeight(source, id, options, builder));
+      used.insert(HfName(builder.config(), id));
+    }
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory(fmt::format("there is no memory for the {} weights of this model",
+                                   builder.config().parameter_count()));
+  }
+  for (const std::string& name : source.Names()) {
+    if (used.count(name) == 0 && !Harmless(builder.config(), name)) {
+      builder.AddNote(fmt::format("tensor {} is not part of {} and is ignored", name,
+                                  builder.config().architecture));
+    }
+  }
+  return builder.Finish();
+}
+
+Result<std::unique_ptr<Model>> LoadGguf(const std::string& path, const LoadOptions& options) {
+  EW_ASSIGN(std::shared_ptr<const formats::GgufFile> file, formats::GgufFile::Open(path));
+  EW_ASSIGN(ModelConfig config, ConfigFromGguf(*file));
+  const GgufTensors tensors(file, config);
+  EW_ASSIGN(std::unique_ptr<Model> model,
+            Build(tensors, std::move(config), options).WithContext(path));
+  return model;
+}
+
+Result<std::unique_ptr<Model>> LoadHf(const std::string& dir, const LoadOptions& options) {
+  const std::string config_path = JoinPath(dir, "config.json");
+  EW_ASSIGN(const Json json, ReadJsonFile(config_path));
+  EW_ASSIGN(ModelConfig config, ConfigFromHf(json).WithContext(config_path));
+  EW_ASSIGN(std::shared_ptr<const formats::ShardedTensors> tensors,
+            formats::ShardedTensors::Open(dir));
+  return Build(*tensors, std::move(config), options).WithContext(dir);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> Model::Load(const std::string& path, LoadOptions options) {
+  Env& env = PosixEnv();
+  if (!env.Exists(path)) return NotFound(fmt::format("{}: no such file or directory", path));
+  return env.IsDirectory(path) ? LoadHf(path, options) : LoadGguf(path, options);
+}
+
+}  // namespace edgewise::model
