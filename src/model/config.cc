@@ -62,8 +62,8 @@ Status ValidateConfig(const ModelConfig& c) {
                                 c.heads, c.kv_heads));
   }
   if (c.head_dim % 2 != 0) {
-    return BadInput(fmt::format("head dimension {} is odd: rotary embedding needs pairs",
-                                c.head_dim));
+    return BadInput(
+        fmt::format("head dimension {} is odd: rotary embedding needs pairs", c.head_dim));
   }
   if (c.q_dim() > (1 << 22)) {
     return BadInput(fmt::format("{} heads of {} are {} wide, more than {}", c.heads, c.head_dim,
@@ -72,8 +72,8 @@ Status ValidateConfig(const ModelConfig& c) {
   if (!(c.norm_eps > 0 && c.norm_eps < 1)) {
     return BadInput(fmt::format("norm epsilon is {}, which is not in (0, 1)", c.norm_eps));
   }
-  for (auto [name, value] : {std::pair{"attention scale", c.attn_scale},
-                             std::pair{"embedding scale", c.embed_scale}}) {
+  for (auto [name, value] :
+       {std::pair{"attention scale", c.attn_scale}, std::pair{"embedding scale", c.embed_scale}}) {
     if (!(std::isfinite(value) && value > 0)) {
       return BadInput(fmt::format("{} is {}, which is not a positive number", name, value));
     }
@@ -95,10 +95,10 @@ Status ValidateConfig(const ModelConfig& c) {
     if (r.type == RopeType::kLlama3 &&
         !(r.low_freq_factor > 0 && r.high_freq_factor > r.low_freq_factor &&
           std::isfinite(r.high_freq_factor) && r.original_max_positions > 0)) {
-      return BadInput(fmt::format(
-          "llama3 rope scaling needs 0 < low_freq_factor < high_freq_factor and "
-          "original_max_position_embeddings > 0; it has {}, {} and {}",
-          r.low_freq_factor, r.high_freq_factor, r.original_max_positions));
+      return BadInput(
+          fmt::format("llama3 rope scaling needs 0 < low_freq_factor < high_freq_factor and "
+                      "original_max_position_embeddings > 0; it has {}, {} and {}",
+                      r.low_freq_factor, r.high_freq_factor, r.original_max_positions));
     }
     if (!r.divisors.empty() && static_cast<int64_t>(r.divisors.size()) != c.head_dim / 2) {
       return BadInput(fmt::format("there are {} rope frequency divisors for head dimension {}",
@@ -112,10 +112,9 @@ Status ValidateConfig(const ModelConfig& c) {
   }
   for (size_t i = 0; i < c.layers.size(); ++i) {
     const LayerConfig& layer = c.layers[i];
-    if (layer.window < 0 || layer.rope < 0 ||
-        static_cast<size_t>(layer.rope) >= c.ropes.size()) {
-      return BadInput(fmt::format("layer {} has window {} and rope {}", i, layer.window,
-                                  layer.rope));
+    if (layer.window < 0 || layer.rope < 0 || static_cast<size_t>(layer.rope) >= c.ropes.size()) {
+      return BadInput(
+          fmt::format("layer {} has window {} and rope {}", i, layer.window, layer.rope));
     }
   }
   return Status::Ok();
@@ -139,12 +138,12 @@ Result<ModelConfig> NamedShape(std::string_view name) {
     c.attn_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
     c.tied = s.tied;
     c.layers.assign(static_cast<size_t>(s.layers), LayerConfig{});
-    c.ropes = {RopeConfig{.theta = s.theta}};
+    c.ropes = {RopeWithTheta(s.theta)};
     EW_RETURN_IF_ERROR(ValidateConfig(c));
     return c;
   }
-  return InvalidArgument(fmt::format("no shape is called '{}'; there are: {}", name,
-                                     fmt::join(NamedShapes(), ", ")));
+  return InvalidArgument(
+      fmt::format("no shape is called '{}'; there are: {}", name, fmt::join(NamedShapes(), ", ")));
 }
 
 std::vector<std::string> NamedShapes() {

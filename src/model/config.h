@@ -30,6 +30,12 @@ struct RopeConfig {
   std::vector<float> divisors;
 };
 
+inline RopeConfig RopeWithTheta(double theta) {
+  RopeConfig rope;
+  rope.theta = theta;
+  return rope;
+}
+
 struct LayerConfig {
   int64_t window = 0;  // > 0: position q sees the keys q - window + 1 .. q
   int rope = 0;        // index into ModelConfig::ropes

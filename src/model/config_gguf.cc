@@ -36,8 +36,8 @@ class Keys {
   Result<int64_t> Int(std::string_view name, int64_t low, int64_t high) const {
     EW_ASSIGN(const int64_t value, file_.Int(Key(name)));
     if (value < low || value > high) {
-      return BadInput(fmt::format("{}: {} is {}, which is not in {} .. {}", file_.path(),
-                                  Key(name), value, low, high));
+      return BadInput(fmt::format("{}: {} is {}, which is not in {} .. {}", file_.path(), Key(name),
+                                  value, low, high));
     }
     return value;
   }
@@ -108,8 +108,7 @@ Result<ModelConfig> ConfigFromGguf(const formats::GgufFile& file) {
   EW_ASSIGN(c.heads, keys.Int("attention.head_count", 1, 1 << 14));
   EW_ASSIGN(c.kv_heads, keys.IntOr("attention.head_count_kv", c.heads, 1, 1 << 14));
   EW_ASSIGN(c.head_dim, keys.IntOr("attention.key_length", c.hidden / c.heads, 2, 1 << 14));
-  EW_ASSIGN(const int64_t value_dim,
-            keys.IntOr("attention.value_length", c.head_dim, 2, 1 << 14));
+  EW_ASSIGN(const int64_t value_dim, keys.IntOr("attention.value_length", c.head_dim, 2, 1 << 14));
   if (value_dim != c.head_dim) {
     return Unsupported(fmt::format("{}: keys of {} and values of {} per head", file.path(),
                                    c.head_dim, value_dim));
@@ -118,15 +117,15 @@ Result<ModelConfig> ConfigFromGguf(const formats::GgufFile& file) {
   EW_ASSIGN(c.norm_eps, keys.FloatOr("attention.layer_norm_rms_epsilon", 1e-6));
   EW_ASSIGN(const int64_t experts, keys.IntOr("expert_count", 0, 0, 1 << 20));
   if (experts > 0) {
-    return Unsupported(fmt::format("{}: a mixture of {} experts is not supported", file.path(),
-                                   experts));
+    return Unsupported(
+        fmt::format("{}: a mixture of {} experts is not supported", file.path(), experts));
   }
 
   // Sizes that only the tensors show.
   EW_ASSIGN(const formats::GgufTensor* embedding, file.Tensor("token_embd.weight"));
   if (embedding->shape.size() != 2) {
-    return BadInput(fmt::format("{}: token_embd.weight has {} dimensions instead of 2",
-                                file.path(), embedding->shape.size()));
+    return BadInput(fmt::format("{}: token_embd.weight has {} dimensions instead of 2", file.path(),
+                                embedding->shape.size()));
   }
   c.vocab = embedding->shape[0];
   c.tied = file.FindTensor("output.weight") == nullptr;
@@ -153,7 +152,7 @@ Result<ModelConfig> ConfigFromGguf(const formats::GgufFile& file) {
   c.ropes.push_back(std::move(rope));
   if (arch->local_rope) {
     EW_ASSIGN(const double theta, keys.FloatOr("rope.freq_base_swa", 10000.0));
-    c.ropes.push_back(RopeConfig{.theta = theta});
+    c.ropes.push_back(RopeWithTheta(theta));
   }
   EW_ASSIGN(const int64_t window,
             keys.IntOr("attention.sliding_window", 0, 0, (int64_t{1} << 31) - 1));

@@ -35,8 +35,8 @@ constexpr ArchitectureRow kArchitectures[] = {
      Windows::kNone, 0},
     {"MistralForCausalLM", "mistral", 8, 0, 131072, 1e4, false, false, false, false, false, false,
      false, Windows::kAll, 4096},
-    {"Qwen2ForCausalLM", "qwen2", 32, 0, 32768, 1e4, false, false, false, false, true, false,
-     false, Windows::kUpper, 4096},
+    {"Qwen2ForCausalLM", "qwen2", 32, 0, 32768, 1e4, false, false, false, false, true, false, false,
+     Windows::kUpper, 4096},
     {"Qwen3ForCausalLM", "qwen3", 32, 128, 32768, 1e4, false, false, false, true, false, true,
      false, Windows::kUpper, 4096},
     {"GemmaForCausalLM", "gemma", 16, 256, 8192, 1e4, true, true, false, false, false, true, false,
@@ -144,12 +144,13 @@ Result<RopeConfig> RopeFromJson(const Json& json, const std::string& where, doub
   } else if (type == "llama3") {
     rope.type = RopeType::kLlama3;
   } else if (type != "default") {
-    return Unsupported(fmt::format(
-        "{}.rope_type '{}' is not supported; supported are default, linear and llama3", where,
-        type));
+    return Unsupported(
+        fmt::format("{}.rope_type '{}' is not supported; supported are default, linear and llama3",
+                    where, type));
   }
   if (keys.Float("partial_rotary_factor", 1.0, 0.0, 1.0) != 1.0) {
-    return Unsupported(fmt::format("{}.partial_rotary_factor other than 1 is not supported", where));
+    return Unsupported(
+        fmt::format("{}.partial_rotary_factor other than 1 is not supported", where));
   }
   if (rope.type != RopeType::kDefault) {
     if (keys.Find("factor") == nullptr) {
@@ -200,7 +201,7 @@ Result<std::vector<RopeConfig>> RopesFromJson(Keys& keys, const ArchitectureRow&
     ropes.push_back(std::move(rope));
   }
   if (two) {
-    ropes.push_back(RopeConfig{.theta = keys.Float("rope_local_base_freq", 1e4, 1e-3, 1e12)});
+    ropes.push_back(RopeWithTheta(keys.Float("rope_local_base_freq", 1e4, 1e-3, 1e12)));
   }
   return ropes;
 }
@@ -235,11 +236,20 @@ Result<std::vector<LayerConfig>> LayersFromJson(Keys& keys, const ArchitectureRo
     for (int64_t i = 0; i < count; ++i) {
       bool is_sliding = false;
       switch (arch.windows) {
-        case Windows::kNone: break;
-        case Windows::kAll: is_sliding = true; break;
-        case Windows::kUpper: is_sliding = i >= first; break;
-        case Windows::kAlternate: is_sliding = i % 2 == 0; break;
-        case Windows::kPattern: is_sliding = (i + 1) % pattern != 0; break;
+        case Windows::kNone:
+          break;
+        case Windows::kAll:
+          is_sliding = true;
+          break;
+        case Windows::kUpper:
+          is_sliding = i >= first;
+          break;
+        case Windows::kAlternate:
+          is_sliding = i % 2 == 0;
+          break;
+        case Windows::kPattern:
+          is_sliding = (i + 1) % pattern != 0;
+          break;
       }
       sliding[static_cast<size_t>(i)] = is_sliding;
     }
@@ -325,23 +335,23 @@ Result<ModelConfig> ConfigFromHf(const Json& json) {
   c.max_positions =
       keys.Int("max_position_embeddings", arch->max_positions, 1, (int64_t{1} << 31) - 1);
   EW_RETURN_IF_ERROR(keys.status());
-  c.kv_heads = keys.Int("num_key_value_heads", arch->kv_heads > 0 ? arch->kv_heads : c.heads, 1,
-                        1 << 14);
+  c.kv_heads =
+      keys.Int("num_key_value_heads", arch->kv_heads > 0 ? arch->kv_heads : c.heads, 1, 1 << 14);
   if (keys.Find("head_dim") == nullptr && arch->head_dim == 0 && c.hidden % c.heads != 0) {
     return BadInput(fmt::format(
         "hidden_size {} is not a multiple of num_attention_heads {} and there is no head_dim",
         c.hidden, c.heads));
   }
-  c.head_dim = keys.Int("head_dim", arch->head_dim > 0 ? arch->head_dim : c.hidden / c.heads, 2,
-                        1 << 14);
+  c.head_dim =
+      keys.Int("head_dim", arch->head_dim > 0 ? arch->head_dim : c.hidden / c.heads, 2, 1 << 14);
   if (c.heads % std::max<int64_t>(c.kv_heads, 1) != 0) {
-    keys.Fail(BadInput(fmt::format(
-        "num_attention_heads {} is not a multiple of num_key_value_heads {}", c.heads,
-        c.kv_heads)));
+    keys.Fail(
+        BadInput(fmt::format("num_attention_heads {} is not a multiple of num_key_value_heads {}",
+                             c.heads, c.kv_heads)));
   }
   if (c.head_dim % 2 != 0) {
-    keys.Fail(BadInput(fmt::format("head_dim {} is odd: rotary embedding needs pairs",
-                                   c.head_dim)));
+    keys.Fail(
+        BadInput(fmt::format("head_dim {} is odd: rotary embedding needs pairs", c.head_dim)));
   }
   c.norm_eps = keys.Float("rms_norm_eps", 1e-6, 1e-30, 0.5);
   c.tied = keys.Bool("tie_word_embeddings", arch->tied);
@@ -370,8 +380,7 @@ Result<ModelConfig> ConfigFromHf(const Json& json) {
   if (arch->softcaps) {
     const bool gemma2 = arch->windows == Windows::kAlternate;
     auto cap = [&](const char* key, double fallback) {
-      return static_cast<float>(
-          keys.Float(key, keys.HasKey(key) ? 0.0 : fallback, 0.0, 1e6));
+      return static_cast<float>(keys.Float(key, keys.HasKey(key) ? 0.0 : fallback, 0.0, 1e6));
     };
     c.attn_softcap = cap("attn_logit_softcapping", gemma2 ? 50.0 : 0.0);
     c.logit_softcap = cap("final_logit_softcapping", gemma2 ? 30.0 : 0.0);

@@ -17,9 +17,13 @@ int64_t Elements(const std::vector<int64_t>& shape) {
   return n;
 }
 
+int64_t MatrixBytes(const kernels::WeightRef& w) {
+  return w.rows * w.ld * static_cast<int64_t>(DTypeBytes(w.dtype));
+}
+
 Status NoMemory(const ModelConfig& config) {
-  return OutOfMemory(fmt::format("there is no memory for the {} weights of this model",
-                                 config.parameter_count()));
+  return OutOfMemory(
+      fmt::format("there is no memory for the {} weights of this model", config.parameter_count()));
 }
 
 Status CheckMatrix(const ModelConfig& config, const ModelWeights& weights, const WeightId& id) {
@@ -54,7 +58,7 @@ int64_t WeightBytes(const ModelConfig& config, const ModelWeights& weights) {
       continue;
     }
     const kernels::WeightRef& w = MatrixOf(weights, id);
-    bytes += kernels::WeightBytes(w);
+    bytes += MatrixBytes(w);
   }
   return bytes;
 }
@@ -78,8 +82,7 @@ void ModelBuilder::Set(const WeightId& id, DType dtype, const void* data,
 }
 
 void* ModelBuilder::Allocate(const WeightId& id, DType dtype) {
-  const size_t bytes =
-      static_cast<size_t>(Elements(ShapeOf(config(), id))) * DTypeBytes(dtype);
+  const size_t bytes = static_cast<size_t>(Elements(ShapeOf(config(), id))) * DTypeBytes(dtype);
   auto buffer = std::make_shared<AlignedBuffer>(bytes);
   void* data = buffer->data();
   Set(id, dtype, data, std::move(buffer));

@@ -24,10 +24,14 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 DType HeldType(const WeightId& id, DType stored, StorageDType storage) {
   if (!id.is_matrix()) return DType::kF32;
   switch (storage) {
-    case StorageDType::kF32: return DType::kF32;
-    case StorageDType::kBF16: return DType::kBF16;
-    case StorageDType::kF16: return DType::kF16;
-    case StorageDType::kAsStored: break;
+    case StorageDType::kF32:
+      return DType::kF32;
+    case StorageDType::kBF16:
+      return DType::kBF16;
+    case StorageDType::kF16:
+      return DType::kF16;
+    case StorageDType::kAsStored:
+      break;
   }
   return stored == DType::kF16 || stored == DType::kBF16 ? stored : DType::kF32;
 }

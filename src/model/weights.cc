@@ -24,24 +24,35 @@ const LinearNames& NamesOf(LinearKind kind) { return kLinearNames[static_cast<si
 // one on the attention's output: then that one has the name.
 std::string_view HfNormName(const ModelConfig& config, WeightRole role) {
   switch (role) {
-    case WeightRole::kAttnNorm: return "input_layernorm";
+    case WeightRole::kAttnNorm:
+      return "input_layernorm";
     case WeightRole::kMlpNorm:
       return config.sandwich_norms ? "pre_feedforward_layernorm" : "post_attention_layernorm";
-    case WeightRole::kAttnPostNorm: return "post_attention_layernorm";
-    case WeightRole::kMlpPostNorm: return "post_feedforward_layernorm";
-    case WeightRole::kQNorm: return "self_attn.q_norm";
-    default: return "self_attn.k_norm";
+    case WeightRole::kAttnPostNorm:
+      return "post_attention_layernorm";
+    case WeightRole::kMlpPostNorm:
+      return "post_feedforward_layernorm";
+    case WeightRole::kQNorm:
+      return "self_attn.q_norm";
+    default:
+      return "self_attn.k_norm";
   }
 }
 
 std::string_view GgufNormName(WeightRole role) {
   switch (role) {
-    case WeightRole::kAttnNorm: return "attn_norm";
-    case WeightRole::kMlpNorm: return "ffn_norm";
-    case WeightRole::kAttnPostNorm: return "post_attention_norm";
-    case WeightRole::kMlpPostNorm: return "post_ffw_norm";
-    case WeightRole::kQNorm: return "attn_q_norm";
-    default: return "attn_k_norm";
+    case WeightRole::kAttnNorm:
+      return "attn_norm";
+    case WeightRole::kMlpNorm:
+      return "ffn_norm";
+    case WeightRole::kAttnPostNorm:
+      return "post_attention_norm";
+    case WeightRole::kMlpPostNorm:
+      return "post_ffw_norm";
+    case WeightRole::kQNorm:
+      return "attn_q_norm";
+    default:
+      return "attn_k_norm";
   }
 }
 
@@ -49,12 +60,18 @@ std::string_view GgufNormName(WeightRole role) {
 template <typename Layer>
 auto& NormOf(Layer& layer, WeightRole role) {
   switch (role) {
-    case WeightRole::kAttnNorm: return layer.attn_norm;
-    case WeightRole::kMlpNorm: return layer.mlp_norm;
-    case WeightRole::kAttnPostNorm: return layer.attn_post_norm;
-    case WeightRole::kMlpPostNorm: return layer.mlp_post_norm;
-    case WeightRole::kQNorm: return layer.q_norm;
-    default: return layer.k_norm;
+    case WeightRole::kAttnNorm:
+      return layer.attn_norm;
+    case WeightRole::kMlpNorm:
+      return layer.mlp_norm;
+    case WeightRole::kAttnPostNorm:
+      return layer.attn_post_norm;
+    case WeightRole::kMlpPostNorm:
+      return layer.mlp_post_norm;
+    case WeightRole::kQNorm:
+      return layer.q_norm;
+    default:
+      return layer.k_norm;
   }
 }
 
@@ -68,13 +85,18 @@ std::string LinearPath(int64_t layer, LinearKind kind) {
 
 LinearShape ShapeOf(const ModelConfig& c, LinearKind kind) {
   switch (kind) {
-    case LinearKind::kQ: return {c.hidden, c.q_dim()};
+    case LinearKind::kQ:
+      return {c.hidden, c.q_dim()};
     case LinearKind::kK:
-    case LinearKind::kV: return {c.hidden, c.kv_dim()};
-    case LinearKind::kO: return {c.q_dim(), c.hidden};
+    case LinearKind::kV:
+      return {c.hidden, c.kv_dim()};
+    case LinearKind::kO:
+      return {c.q_dim(), c.hidden};
     case LinearKind::kGate:
-    case LinearKind::kUp: return {c.hidden, c.ffn};
-    case LinearKind::kDown: return {c.ffn, c.hidden};
+    case LinearKind::kUp:
+      return {c.hidden, c.ffn};
+    case LinearKind::kDown:
+      return {c.ffn, c.hidden};
   }
   return {};
 }
@@ -83,9 +105,12 @@ bool HasBias(const ModelConfig& c, LinearKind kind) {
   switch (kind) {
     case LinearKind::kQ:
     case LinearKind::kK:
-    case LinearKind::kV: return c.qkv_bias;
-    case LinearKind::kO: return c.o_bias;
-    default: return c.mlp_bias;
+    case LinearKind::kV:
+      return c.qkv_bias;
+    case LinearKind::kO:
+      return c.o_bias;
+    default:
+      return c.mlp_bias;
   }
 }
 
@@ -118,38 +143,54 @@ std::vector<WeightId> ListWeights(const ModelConfig& c) {
 
 std::string HfName(const ModelConfig& config, const WeightId& id) {
   switch (id.role) {
-    case WeightRole::kEmbedding: return "model.embed_tokens.weight";
-    case WeightRole::kFinalNorm: return "model.norm.weight";
-    case WeightRole::kHead: return "lm_head.weight";
-    case WeightRole::kLinear: return LinearPath(id.layer, id.kind) + ".weight";
-    case WeightRole::kBias: return LinearPath(id.layer, id.kind) + ".bias";
-    default: return fmt::format("model.layers.{}.{}.weight", id.layer, HfNormName(config, id.role));
+    case WeightRole::kEmbedding:
+      return "model.embed_tokens.weight";
+    case WeightRole::kFinalNorm:
+      return "model.norm.weight";
+    case WeightRole::kHead:
+      return "lm_head.weight";
+    case WeightRole::kLinear:
+      return LinearPath(id.layer, id.kind) + ".weight";
+    case WeightRole::kBias:
+      return LinearPath(id.layer, id.kind) + ".bias";
+    default:
+      return fmt::format("model.layers.{}.{}.weight", id.layer, HfNormName(config, id.role));
   }
 }
 
 std::string GgufName(const WeightId& id) {
   switch (id.role) {
-    case WeightRole::kEmbedding: return "token_embd.weight";
-    case WeightRole::kFinalNorm: return "output_norm.weight";
-    case WeightRole::kHead: return "output.weight";
-    case WeightRole::kLinear: return fmt::format("blk.{}.{}.weight", id.layer, NamesOf(id.kind).gguf);
-    case WeightRole::kBias: return fmt::format("blk.{}.{}.bias", id.layer, NamesOf(id.kind).gguf);
-    default: return fmt::format("blk.{}.{}.weight", id.layer, GgufNormName(id.role));
+    case WeightRole::kEmbedding:
+      return "token_embd.weight";
+    case WeightRole::kFinalNorm:
+      return "output_norm.weight";
+    case WeightRole::kHead:
+      return "output.weight";
+    case WeightRole::kLinear:
+      return fmt::format("blk.{}.{}.weight", id.layer, NamesOf(id.kind).gguf);
+    case WeightRole::kBias:
+      return fmt::format("blk.{}.{}.bias", id.layer, NamesOf(id.kind).gguf);
+    default:
+      return fmt::format("blk.{}.{}.weight", id.layer, GgufNormName(id.role));
   }
 }
 
 std::vector<int64_t> ShapeOf(const ModelConfig& c, const WeightId& id) {
   switch (id.role) {
     case WeightRole::kEmbedding:
-    case WeightRole::kHead: return {c.vocab, c.hidden};
+    case WeightRole::kHead:
+      return {c.vocab, c.hidden};
     case WeightRole::kLinear: {
       const LinearShape s = ShapeOf(c, id.kind);
       return {s.out, s.in};
     }
-    case WeightRole::kBias: return {ShapeOf(c, id.kind).out};
+    case WeightRole::kBias:
+      return {ShapeOf(c, id.kind).out};
     case WeightRole::kQNorm:
-    case WeightRole::kKNorm: return {c.head_dim};
-    default: return {c.hidden};
+    case WeightRole::kKNorm:
+      return {c.head_dim};
+    default:
+      return {c.hidden};
   }
 }
 
