@@ -1,0 +1,134 @@
+#include "tune/exits.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/rng.h"
+
+namespace edgewise::tune {
+
+Result<std::vector<Exit>> LayOutExits(int64_t layers, const ExitOptions& options) {
+  const int64_t count = options.exits > 0 ? options.exits : std::min<int64_t>(4, layers);
+  if (layers < 1 || count > layers) {
+    return InvalidArgument(
+        fmt::format("{} exits for a model of {} layers; use at most {}", count, layers, layers));
+  }
+  std::vector<Exit> exits;
+  for (int64_t k = 1; k <= count; ++k) {
+    // round(k L / T), halves up, in integers.
+    const int64_t end = (2 * k * layers + count) / (2 * count);
+    const int64_t previous = exits.empty() ? 0 : exits.back().end;
+    int64_t begin = previous;
+    if (options.window > 0) {
+      begin = end - options.window;
+      if (begin < 0) {
+        return InvalidArgument(
+            fmt::format("a window of {} layers does not fit below the exit after layer {}",
+                        options.window, end));
+      }
+    }
+    exits.push_back({begin, end});
+  }
+  return exits;
+}
+
+Result<ExitOrder> ParseExitOrder(std::string_view name) {
+  for (ExitOrder order :
+       {ExitOrder::kSequential, ExitOrder::kCyclic, ExitOrder::kRandom, ExitOrder::kAdaptive}) {
+    if (ExitOrderName(order) == name) return order;
+  }
+  return InvalidArgument(fmt::format(
+      "'{}' is not an exit schedule; known: sequential, cyclic, random, adaptive", name));
+}
+
+std::string_view ExitOrderName(ExitOrder order) {
+  switch (order) {
+    case ExitOrder::kSequential:
+      return "sequential";
+    case ExitOrder::kCyclic:
+      return "cyclic";
+    case ExitOrder::kRandom:
+      return "random";
+    case ExitOrder::kAdaptive:
+      return "adaptive";
+  }
+  return "?";
+}
+
+ExitSchedule::ExitSchedule(Options options)
+    : options_(std::move(options)),
+      loss_(static_cast<size_t>(options_.exits), std::numeric_limits<double>::quiet_NaN()),
+      gain_(static_cast<size_t>(options_.exits), std::numeric_limits<double>::infinity()) {}
+
+int ExitSchedule::ExitAt(int64_t step) {
+  const int64_t exits = options_.exits;
+  switch (options_.order) {
+    case ExitOrder::kSequential: {
+      // The remainder goes to the last exit, as released.
+      const int64_t phase = std::max<int64_t>(1, options_.total_steps / exits);
+      return static_cast<int>(std::min(step / phase, exits - 1));
+    }
+    case ExitOrder::kCyclic:
+      return static_cast<int>(step % exits);
+    case ExitOrder::kRandom: {
+      Rng rng(options_.seed, RngStream::kExitSchedule, static_cast<uint64_t>(step));
+      return static_cast<int>(rng.NextBelow(static_cast<uint64_t>(exits)));
+    }
+    case ExitOrder::kAdaptive: {
+      const int64_t turn = step / options_.turn_steps;
+      if (turn != turn_) {
+        turn_ = turn;
+        current_ = PickAdaptive();
+      }
+      return current_;
+    }
+  }
+  return 0;
+}
+
+bool ExitSchedule::WantsLoss(int64_t step) const {
+  return options_.order == ExitOrder::kAdaptive && step % options_.turn_steps == 0;
+}
+
+void ExitSchedule::ReportLoss(int exit, int64_t step, double loss) {
+  const auto e = static_cast<size_t>(exit);
+  if (step > 0 && !std::isnan(loss_[e])) {
+    const double seconds = options_.predicted_seconds.empty() ? 1.0 : options_.predicted_seconds[e];
+    gain_[e] = (loss_[e] - loss) / (seconds * static_cast<double>(options_.turn_steps));
+  }
+  loss_[e] = loss;
+}
+
+int ExitSchedule::PickAdaptive() const {
+  // Exits never tried come first (infinite gain), from the deepest: it is the one used alone.
+  int best = options_.exits - 1;
+  for (int e = options_.exits - 1; e >= 0; --e) {
+    if (gain_[static_cast<size_t>(e)] > gain_[static_cast<size_t>(best)]) best = e;
+  }
+  return best;
+}
+
+std::vector<double> ExitSchedule::SaveState() const {
+  std::vector<double> state = {static_cast<double>(current_), static_cast<double>(turn_)};
+  state.insert(state.end(), loss_.begin(), loss_.end());
+  state.insert(state.end(), gain_.begin(), gain_.end());
+  return state;
+}
+
+Status ExitSchedule::RestoreState(const std::vector<double>& state) {
+  if (state.size() != 2 + 2 * loss_.size()) {
+    return BadInput(fmt::format("the saved exit schedule is for {} exits, the run has {}",
+                                (state.size() - 2) / 2, loss_.size()));
+  }
+  current_ = static_cast<int>(state[0]);
+  turn_ = static_cast<int64_t>(state[1]);
+  const auto n = static_cast<int64_t>(loss_.size());
+  std::copy_n(state.begin() + 2, n, loss_.begin());
+  std::copy_n(state.begin() + 2 + n, n, gain_.begin());
+  return Status::Ok();
+}
+
+}  // namespace edgewise::tune
