@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -77,17 +78,13 @@ class HfDirWriter {
   Status Write(Env& env, const std::string& directory) const;
 
  private:
-  struct Shard {
-    SafetensorsWriter writer;
-    std::vector<std::string> names;
-  };
-  Status Place(const std::string& name, int64_t bytes);
+  SafetensorsWriter& ShardFor(int64_t bytes);
+  Status Note(const std::string& name, std::span<const int64_t> shape);
 
   std::string config_json_;
   int64_t max_shard_bytes_;
-  std::vector<Shard> shards_;
+  std::vector<SafetensorsWriter> shards_;
   std::map<std::string, size_t> shard_of_;
-  int64_t total_bytes_ = 0;
   int64_t total_parameters_ = 0;
   std::map<std::string, std::string> files_;
 };
