@@ -45,7 +45,8 @@ class ExitSchedule {
     int exits = 1;
     int64_t total_steps = 0;
     uint64_t seed = 0;
-    std::vector<double> predicted_seconds;  // of one step per exit, for kAdaptive; empty: all equal
+    std::vector<double>
+        predicted_seconds{};  // of one step per exit, for kAdaptive; empty: all equal
     // kAdaptive tunes one exit for this many steps before it looks again.
     int64_t turn_steps = 16;
   };
