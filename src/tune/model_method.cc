@@ -1,0 +1,222 @@
+#include "tune/model_method.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <set>
+#include <utility>
+
+#include "formats/peft.h"
+#include "formats/safetensors.h"
+#include "formats/safetensors_writer.h"
+#include "io/json.h"
+#include "tune/optimizer.h"
+
+namespace edgewise::tune {
+namespace {
+
+constexpr const char* kAdapterFile = "adapter_model.safetensors";
+constexpr const char* kAdapterConfig = "adapter_config.json";
+constexpr const char* kModelFile = "model.safetensors";
+constexpr int64_t kMaxExtraBytes = int64_t{256} << 20;
+
+ResultFile TextFile(std::string name, std::string text) {
+  ResultFile file;
+  file.name = std::move(name);
+  file.bytes = static_cast<int64_t>(text.size());
+  file.write = [text = std::move(text)](WritableFile& out) {
+    return out.Append(std::as_bytes(std::span(text.data(), text.size())));
+  };
+  return file;
+}
+
+// The targets as a list of names, which every version of PEFT reads alike.
+void ListTargets(const model::LoraAdapter& adapter, formats::LoraConfig* config) {
+  if (config->targets != formats::LoraConfig::Targets::kAllLinear) return;
+  std::set<std::string> names;
+  for (int64_t layer = 0; layer < adapter.num_layers(); ++layer) {
+    for (model::LinearKind kind : model::kAllLinears) {
+      if (adapter.slot(layer, kind) != nullptr) names.insert(std::string(LinearName(kind)));
+    }
+  }
+  config->targets = formats::LoraConfig::Targets::kList;
+  config->target_modules.assign(names.begin(), names.end());
+}
+
+}  // namespace
+
+std::string_view MethodName(MethodKind kind) {
+  switch (kind) {
+    case MethodKind::kLora:
+      return "lora";
+    case MethodKind::kLastN:
+      return "last-n";
+    case MethodKind::kFull:
+      return "full";
+  }
+  return "?";
+}
+
+Result<MethodKind> ParseMethod(std::string_view name) {
+  for (MethodKind kind : {MethodKind::kLora, MethodKind::kLastN, MethodKind::kFull}) {
+    if (name == MethodName(kind)) return kind;
+  }
+  return InvalidArgument(fmt::format("unknown method \"{}\": use lora, last-n or full", name));
+}
+
+Result<model::LoraAdapter> MakeAdapter(const model::ModelConfig& config,
+                                       const ModelMethodOptions& options) {
+  if (!options.init_adapter.empty()) {
+    return model::LoadPeftAdapter(options.init_adapter, config);
+  }
+  model::LoraConfig lora = options.lora;
+  if (options.kind == MethodKind::kLastN) {
+    if (options.last_layers < 1) {
+      return InvalidArgument("last-n needs at least one layer to train");
+    }
+    lora.layers_to_transform =
+        model::LastLayers(config, std::min(options.last_layers, config.num_layers()));
+  }
+  return model::LoraAdapter::Create(config, lora, options.init_seed);
+}
+
+std::vector<uint8_t> RecomputedLayers(const model::ModelConfig& config,
+                                      const model::GradientMap& wanted, bool recompute) {
+  std::vector<uint8_t> out;
+  if (!recompute) return out;
+  const int64_t layers = config.num_layers();
+  out.assign(static_cast<size_t>(layers), 0);
+  std::fill(out.begin() + std::min(wanted.first_layer(), layers), out.end(), uint8_t{1});
+  return out;
+}
+
+ModelMethod::ModelMethod(ExecContext& ctx, model::Model& model, ModelMethodOptions options,
+                         int64_t max_tokens)
+    : model_(model), options_(std::move(options)), pass_(ctx, model, max_tokens) {}
+
+Result<std::unique_ptr<ModelMethod>> ModelMethod::Create(ExecContext& ctx, model::Model& model,
+                                                         ModelMethodOptions options,
+                                                         int64_t max_tokens) {
+  if (max_tokens < 1) return InvalidArgument("a batch holds at least one token");
+  if (!(options.head_skip_below >= 0 && options.head_skip_below < 1)) {
+    return InvalidArgument("the head's skip threshold is a probability in [0, 1)");
+  }
+  // Before the pass is made: it may look at the weights.
+  if (options.kind == MethodKind::kFull) EW_RETURN_IF_ERROR(model.MakeTrainable());
+  std::unique_ptr<ModelMethod> m(new ModelMethod(ctx, model, std::move(options), max_tokens));
+  if (m->options_.kind == MethodKind::kFull) {
+    EW_ASSIGN(m->params_, model::ParameterSet::ForModel(model));
+  } else {
+    EW_ASSIGN(m->adapter_, MakeAdapter(model.config(), m->options_));
+    m->params_ = model::ParameterSet::ForLora(*m->adapter_);
+  }
+  m->recompute_ = RecomputedLayers(model.config(), m->params_->gradients(), m->options_.recompute);
+  return m;
+}
+
+model::PassOptions ModelMethod::PassOptions() const {
+  model::PassOptions o;
+  o.lora = adapter();
+  o.gradients = &params_->gradients();
+  o.recompute = recompute_;
+  o.head_skip_below = options_.head_skip_below;
+  if (adapter_) o.dropout = static_cast<float>(adapter_->lora_config().lora_dropout);
+  return o;
+}
+
+Status ModelMethod::BeginStep(int64_t, std::vector<int32_t>* active) {
+  active->resize(params().size());
+  std::iota(active->begin(), active->end(), 0);
+  params_->ZeroGrads();
+  return Status::Ok();
+}
+
+Result<LossSum> ModelMethod::Micro(const TokenBatch& batch, const MicroContext& context) {
+  model::PassOptions o = PassOptions();
+  o.grad_scale = context.grad_scale;
+  o.dropout_seed = context.seed;
+  o.dropout_key =
+      (static_cast<uint64_t>(context.step) << 20) | static_cast<uint64_t>(context.micro);
+  EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
+  return LossSum{r.loss_sum, r.labelled, r.correct};
+}
+
+Result<LossSum> ModelMethod::Evaluate(const TokenBatch& batch) {
+  model::PassOptions o;
+  o.lora = adapter();
+  EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
+  return LossSum{r.loss_sum, r.labelled, r.correct};
+}
+
+Result<std::vector<ResultFile>> ModelMethod::Files() {
+  std::vector<ResultFile> files;
+  auto writer = std::make_shared<formats::SafetensorsWriter>();
+  EW_RETURN_IF_ERROR(SaveParameters(params(), *writer));
+  ResultFile tensors;
+  tensors.name = adapter_ ? kAdapterFile : kModelFile;
+  tensors.bytes = writer->FileBytes();
+  tensors.write = [writer](WritableFile& out) { return writer->WriteTo(out); };
+  files.push_back(std::move(tensors));
+  if (adapter_) {
+    formats::LoraConfig config = adapter_->lora_config();
+    ListTargets(*adapter_, &config);
+    config.base_model_name_or_path = options_.base_name;
+    files.push_back(TextFile(kAdapterConfig, formats::FormatLoraConfig(config)));
+  }
+  return files;
+}
+
+Result<std::vector<ResultFile>> ModelMethod::ExportFiles() {
+  std::vector<ResultFile> files;
+  if (adapter_ || options_.base_directory.empty()) return files;
+  Env& env = PosixEnv();
+  const std::string config_path = JoinPath(options_.base_directory, "config.json");
+  if (!env.Exists(config_path)) return files;
+  EW_ASSIGN(Json config, ReadJsonFile(config_path));
+  // The weights are written as the optimiser keeps them.
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    if (config.contains(key)) config[key] = "float32";
+  }
+  config.erase("quantization_config");
+  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
+                           "special_tokens_map.json", "chat_template.jinja"}) {
+    const std::string path = JoinPath(options_.base_directory, name);
+    if (!env.Exists(path)) continue;
+    EW_ASSIGN(std::string text, env.ReadFile(path, kMaxExtraBytes));
+    files.push_back(TextFile(name, std::move(text)));
+  }
+  files.push_back(TextFile("config.json", DumpJson(config, 2) + "\n"));
+  return files;
+}
+
+Status ModelMethod::Restore(const std::string& directory) {
+  const std::string path = JoinPath(directory, adapter_ ? kAdapterFile : kModelFile);
+  EW_ASSIGN(auto file, formats::SafetensorsFile::Open(path));
+  Status status = LoadParameters(*file, params());
+  return status.ok() ? status : status.WithContext(path);
+}
+
+std::string ModelMethod::OptionsJson() const {
+  OrderedJson j;
+  j["dtype"] = std::string(DTypeName(options_.base_dtype));
+  if (adapter_) {
+    formats::LoraConfig config = adapter_->lora_config();
+    ListTargets(*adapter_, &config);
+    Result<Json> lora = ParseJson(formats::FormatLoraConfig(config));
+    for (const char* key : {"r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules",
+                            "rank_pattern", "alpha_pattern", "layers_to_transform"}) {
+      if (lora.ok() && lora->contains(key)) j[key] = (*lora)[key];
+    }
+    if (options_.init_adapter.empty()) {
+      j["init_seed"] = options_.init_seed;
+    } else {
+      j["init_adapter"] = options_.init_adapter;
+    }
+  }
+  if (options_.head_skip_below > 0) j["head_skip_below"] = options_.head_skip_below;
+  return DumpJson(j);
+}
+
+}  // namespace edgewise::tune
