@@ -1,0 +1,152 @@
+#include "tune/memory_estimate.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "base/units.h"
+#include "model/lora.h"
+#include "model/parameters.h"
+#include "model/training_pass.h"
+
+namespace edgewise::tune {
+namespace {
+
+// Packed panels and per-thread scratch of the kernels, whose sizes depend on the instruction set.
+constexpr int64_t kScratchPerThread = int64_t{2} << 20;
+
+// Which gradients full fine-tuning wants, without storage behind them.
+model::GradientMap AllWanted(const model::Model& model, float* somewhere) {
+  const model::ModelConfig& config = model.config();
+  model::GradientMap map;
+  map.layers.resize(static_cast<size_t>(config.num_layers()));
+  for (model::LayerGradients& layer : map.layers) {
+    for (model::LinearKind kind : model::kAllLinears) {
+      model::LinearGradients& g = layer.linears[static_cast<size_t>(kind)];
+      g.weight = somewhere;
+      if (model::HasBias(config, kind)) g.bias = somewhere;
+    }
+    layer.attn_norm = layer.mlp_norm = somewhere;
+  }
+  map.embedding = map.head = map.final_norm = somewhere;
+  return map;
+}
+
+struct Change {
+  std::string what;
+  MemoryRequest request;
+};
+
+std::vector<Change> Alternatives(const model::Model& model, const MemoryRequest& r) {
+  std::vector<Change> out;
+  MemoryRequest changed = r;
+  std::string what;
+  const auto add = [&](std::string text) {
+    what += (what.empty() ? "" : ", ") + text;
+    out.push_back({what, changed});
+  };
+  if (!r.method.recompute) {
+    changed.method.recompute = true;
+    add("recompute activations");
+  }
+  const bool full = r.method.kind == MethodKind::kFull;
+  const double held = static_cast<double>(model.weight_bytes()) /
+                      static_cast<double>(std::max<int64_t>(model.config().parameter_count(), 1));
+  if (!full && (r.bytes_per_weight > 2 || (r.bytes_per_weight == 0 && held > 2.5))) {
+    changed.bytes_per_weight = 2;
+    add("hold the base in bf16");
+  }
+  for (int64_t tokens = r.max_tokens / 2; tokens >= 64; tokens /= 2) {
+    changed.max_tokens = tokens;
+    MemoryRequest with = changed;
+    out.push_back(
+        {fmt::format("{}{}at most {} tokens a batch", what, what.empty() ? "" : ", ", tokens),
+         with});
+  }
+  if (full) {
+    changed.method.kind = MethodKind::kLora;
+    changed.method.lora.targets = formats::LoraConfig::Targets::kAllLinear;
+    changed.max_tokens = r.max_tokens;
+    out.push_back({"method lora with recomputation", changed});
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string MemoryEstimate::ToString() const {
+  return fmt::format(
+      "{}: weights {}, adapter {}, gradients {}, optimizer {}, activations {}, scratch {}, "
+      "program and data {}",
+      FormatBytes(total()), FormatBytes(weights), FormatBytes(trainable), FormatBytes(gradients),
+      FormatBytes(optimizer), FormatBytes(activations), FormatBytes(scratch), FormatBytes(runtime));
+}
+
+Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& model,
+                                      const MemoryRequest& r) {
+  const model::ModelConfig& config = model.config();
+  const bool full = r.method.kind == MethodKind::kFull;
+  MemoryEstimate e;
+  e.runtime = r.runtime_bytes;
+  const int64_t base = config.parameter_count();
+  if (full) {
+    e.weights = base * static_cast<int64_t>(sizeof(float));
+  } else if (r.bytes_per_weight > 0) {
+    e.weights = static_cast<int64_t>(r.bytes_per_weight * static_cast<double>(base));
+  } else {
+    e.weights = model.weight_bytes();
+  }
+
+  float somewhere = 0;
+  model::GradientMap wanted;
+  std::optional<model::LoraAdapter> adapter;
+  std::optional<model::ParameterSet> parameters;
+  int64_t trained = base;
+  if (full) {
+    wanted = AllWanted(model, &somewhere);
+  } else {
+    EW_ASSIGN(adapter, MakeAdapter(config, r.method));
+    parameters = model::ParameterSet::ForLora(*adapter);
+    trained = parameters->count();
+    e.trainable = trained * static_cast<int64_t>(sizeof(float));
+  }
+  e.gradients = trained * static_cast<int64_t>(sizeof(float));
+  e.optimizer = 2 * e.gradients;
+
+  model::PassOptions o;
+  o.gradients = full ? &wanted : &parameters->gradients();
+  o.lora = adapter ? &*adapter : nullptr;
+  const std::vector<uint8_t> recompute = RecomputedLayers(config, *o.gradients, r.method.recompute);
+  o.recompute = recompute;
+  const model::TrainingPass pass(ctx, model, r.max_tokens);
+  const model::PassMemory memory = pass.MemoryNeeded(o);
+  e.activations = memory.activations;
+  e.scratch = memory.scratch + ctx.threads() * kScratchPerThread;
+  return e;
+}
+
+Status CheckMemory(ExecContext& ctx, const model::Model& model, const MemoryRequest& request,
+                   int64_t limit_bytes) {
+  EW_ASSIGN(const MemoryEstimate estimate, EstimateMemory(ctx, model, request));
+  if (estimate.total() <= limit_bytes) return Status::Ok();
+  std::vector<std::string> fitting;
+  int64_t smallest = estimate.total();
+  for (const Change& change : Alternatives(model, request)) {
+    EW_ASSIGN(const MemoryEstimate e, EstimateMemory(ctx, model, change.request));
+    smallest = std::min(smallest, e.total());
+    if (e.total() > limit_bytes || fitting.size() == 3) continue;
+    fitting.push_back(fmt::format("{} ({})", change.what, FormatBytes(e.total())));
+  }
+  std::string text = fmt::format("tuning takes {}; the limit is {}. ", estimate.ToString(),
+                                 FormatBytes(limit_bytes));
+  if (fitting.empty()) {
+    text += fmt::format("The smallest setting tried takes {}: use a smaller or compressed base",
+                        FormatBytes(smallest));
+  } else {
+    text += fmt::format("Would fit: {}", fmt::join(fitting, "; or "));
+  }
+  return OutOfMemory(std::move(text));
+}
+
+}  // namespace edgewise::tune

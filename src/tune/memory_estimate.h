@@ -1,0 +1,47 @@
+// What a run will take, before it takes it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "exec/context.h"
+#include "model/model.h"
+#include "tune/model_method.h"
+
+namespace edgewise::tune {
+
+// Bytes, all resident at the peak.
+struct MemoryEstimate {
+  int64_t weights = 0;    // base, as held; fp32 masters for full fine-tuning
+  int64_t trainable = 0;  // values that are not part of the base (LoRA factors)
+  int64_t gradients = 0;
+  int64_t optimizer = 0;    // moments
+  int64_t activations = 0;  // kept from forward to backward
+  int64_t scratch = 0;      // working buffers, packed panels of the kernels
+  int64_t runtime = 0;      // program, tokenizer, data
+  int64_t total() const {
+    return weights + trainable + gradients + optimizer + activations + scratch + runtime;
+  }
+  std::string ToString() const;  // "1.20 GiB: weights 0.51 GiB, ..."
+};
+
+struct MemoryRequest {
+  ModelMethodOptions method;
+  int64_t max_tokens = 0;       // of one micro-batch
+  double bytes_per_weight = 0;  // of the base's matrices; 0: as the model holds them
+  int64_t runtime_bytes = 0;    // resident without the model: measure it before loading
+};
+
+// Allocates nothing of what it counts (but the LoRA factors, for a moment). Error: options that do
+// not fit the model.
+Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& model,
+                                      const MemoryRequest& request);
+
+// Ok when the request fits into `limit_bytes`. Else kOutOfMemory, with what it takes and which
+// changes (recomputation, a base in 16 bits, shorter batches, fewer layers) would make it fit.
+Status CheckMemory(ExecContext& ctx, const model::Model& model, const MemoryRequest& request,
+                   int64_t limit_bytes);
+
+}  // namespace edgewise::tune
