@@ -1,0 +1,289 @@
+// Matrix product on register tiles: packing, the tile, and the walk over tiles of one block. See
+// KernelTable for what each function promises.
+#pragma once
+
+#include "kernels/kernel_table.h"
+
+namespace edgewise::kernels::EW_ISA_NAMESPACE {
+namespace {
+
+constexpr int kNr = kNv * kLanes;
+// Rows read straight from a row-major A: no more streams than ways in a level 1 cache.
+constexpr int kRowMr = kMr < 8 ? kMr : 8;
+
+template <int kRows, bool kRowMajorA>
+void Tile(int64_t k, const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+          float alpha, float* c, int64_t ldc, bool add, int64_t columns) {
+  Vec acc[kRows][kNv];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kNv; ++j) acc[i][j] = Set1(0.0f);
+  }
+  for (int64_t p = 0; p < k; ++p) {
+    Vec bv[kNv];
+#pragma GCC unroll 4
+    for (int j = 0; j < kNv; ++j) bv[j] = Load(b + j * kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const Vec ai = Set1(kRowMajorA ? a[i * a_stride] : a[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kNv; ++j) acc[i][j] = Fma(ai, bv[j], acc[i][j]);
+    }
+    a += kRowMajorA ? 1 : a_stride;
+    b += b_stride;
+  }
+  const Vec scale = Set1(alpha);
+  if (columns == kNr) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kNv; ++j) {
+        float* out = c + i * ldc + j * kLanes;
+        Store(out, add ? Fma(scale, acc[i][j], Load(out)) : scale * acc[i][j]);
+      }
+    }
+    return;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kNv; ++j) {
+      float* out = c + i * ldc + j * kLanes;
+      int64_t n = columns - j * kLanes;
+      if (n <= 0) continue;
+      if (n > kLanes) n = kLanes;
+      StoreN(out, add ? Fma(scale, acc[i][j], LoadN(out, n)) : scale * acc[i][j], n);
+    }
+  }
+}
+
+using TileFn = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float, float*,
+                        int64_t, bool, int64_t);
+
+// Entry [rows - 1].
+template <bool kRowMajorA, int... kIndex>
+struct TileTable {
+  static constexpr TileFn kFns[] = {Tile<kIndex + 1, kRowMajorA>...};
+};
+template <bool kRowMajorA, int kCount, int... kIndex>
+struct MakeTileTable : MakeTileTable<kRowMajorA, kCount - 1, kCount - 1, kIndex...> {};
+template <bool kRowMajorA, int... kIndex>
+struct MakeTileTable<kRowMajorA, 0, kIndex...> : TileTable<kRowMajorA, kIndex...> {};
+
+void Multiply(int64_t m, int64_t n, int64_t k, ALayout a_layout, const float* a, int64_t a_stride,
+              const BPanels& b, float alpha, float* c, int64_t ldc, bool add) {
+  const bool row_major = a_layout == ALayout::kRowMajor;
+  const int step = row_major ? kRowMr : kMr;
+  const TileFn* tiles =
+      row_major ? MakeTileTable<true, kRowMr>::kFns : MakeTileTable<false, kMr>::kFns;
+  for (int64_t i = 0; i < m; i += step) {
+    const int rows = static_cast<int>(m - i < step ? m - i : step);
+    const float* ai = a;
+    int64_t stride = a_stride;
+    switch (a_layout) {
+      case ALayout::kRowMajor:
+        ai += i * a_stride;
+        break;
+      case ALayout::kKMajor:
+        ai += i;
+        break;
+      case ALayout::kPanels:
+        ai += i / kMr * a_stride;
+        stride = kMr;
+        break;
+    }
+    const TileFn tile = tiles[rows - 1];
+    const float* bj = b.data;
+    for (int64_t j = 0; j < n; j += kNr, bj += b.panel_stride) {
+      tile(k, ai, stride, bj, b.k_stride, alpha, c + i * ldc + j, ldc, add,
+           n - j < kNr ? n - j : kNr);
+    }
+  }
+}
+
+// Loads that convert to fp32, for each storage type.
+struct F32Source {
+  using Element = float;
+  static EW_INLINE Vec LoadVec(const float* p) { return Load(p); }
+  static EW_INLINE Vec LoadPart(const float* p, int64_t n) { return LoadN(p, n); }
+};
+template <bool kBrain>
+struct F16Source {
+  using Element = uint16_t;
+  static EW_INLINE Vec LoadVec(const uint16_t* p) { return kBrain ? LoadBF16(p) : LoadF16(p); }
+  static EW_INLINE Vec LoadPart(const uint16_t* p, int64_t n) {
+    uint16_t part[kLanes] = {};
+    for (int64_t i = 0; i < n; ++i) part[i] = p[i];
+    return LoadVec(part);
+  }
+};
+
+// Transposes src [columns <= kLanes, k] into out[p * out_stride + column]; out gets `width`
+// columns.
+template <typename Source>
+EW_INLINE void TransposeStrip(const typename Source::Element* src, int64_t ld, int64_t columns,
+                              int64_t k, float* out, int64_t out_stride, int64_t width) {
+  for (int64_t p = 0; p < k; p += kLanes) {
+    const int64_t steps = k - p < kLanes ? k - p : kLanes;
+    Vec r[kLanes];
+    if (columns == kLanes && steps == kLanes) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) r[i] = Source::LoadVec(src + i * ld + p);
+    } else {
+      for (int i = 0; i < kLanes; ++i) {
+        r[i] = i < columns ? Source::LoadPart(src + i * ld + p, steps) : Set1(0.0f);
+      }
+    }
+    Transpose(r);
+    float* o = out + p * out_stride;
+    if (width == kLanes && steps == kLanes) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) Store(o + i * out_stride, r[i]);
+    } else {
+      for (int64_t i = 0; i < steps; ++i) StoreN(o + i * out_stride, r[i], width);
+    }
+  }
+}
+
+template <typename Source>
+void PackBTransposedT(const void* src, int64_t ld, int64_t n, int64_t k, float* out) {
+  const auto* s = static_cast<const typename Source::Element*>(src);
+  for (int64_t j = 0; j < n; j += kNr, out += kNr * k) {
+    for (int v = 0; v < kNv; ++v) {
+      int64_t columns = n - j - v * kLanes;
+      columns = columns < 0 ? 0 : columns > kLanes ? kLanes : columns;
+      TransposeStrip<Source>(s + (j + v * kLanes) * ld, ld, columns, k, out + v * kLanes, kNr,
+                             kLanes);
+    }
+  }
+}
+
+template <typename Source>
+void PackBT(const void* src, int64_t ld, int64_t n, int64_t k, float* out) {
+  const auto* s = static_cast<const typename Source::Element*>(src);
+  // Row by row of the source, so that each of its cache lines is read once and in order.
+  for (int64_t p = 0; p < k; ++p) {
+    const typename Source::Element* row = s + p * ld;
+    float* o = out + p * kNr;
+    int64_t j = 0;
+    for (; j + kNr <= n; j += kNr, o += kNr * k) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kNv; ++v) Store(o + v * kLanes, Source::LoadVec(row + j + v * kLanes));
+    }
+    if (j == n) continue;
+    for (int v = 0; v < kNv; ++v) {
+      int64_t columns = n - j - v * kLanes;
+      columns = columns < 0 ? 0 : columns > kLanes ? kLanes : columns;
+      Store(o + v * kLanes, Source::LoadPart(row + j + v * kLanes, columns));
+    }
+  }
+}
+
+void PackBTransposed(DType dtype, const void* src, int64_t ld, int64_t n, int64_t k, float* out) {
+  if (dtype == DType::kF16) {
+    PackBTransposedT<F16Source<false>>(src, ld, n, k, out);
+  } else if (dtype == DType::kBF16) {
+    PackBTransposedT<F16Source<true>>(src, ld, n, k, out);
+  } else {
+    PackBTransposedT<F32Source>(src, ld, n, k, out);
+  }
+}
+
+void PackB(DType dtype, const void* src, int64_t ld, int64_t n, int64_t k, float* out) {
+  if (dtype == DType::kF16) {
+    PackBT<F16Source<false>>(src, ld, n, k, out);
+  } else if (dtype == DType::kBF16) {
+    PackBT<F16Source<true>>(src, ld, n, k, out);
+  } else {
+    PackBT<F32Source>(src, ld, n, k, out);
+  }
+}
+
+void PackA(ALayout layout, const float* src, int64_t ld, int64_t m, int64_t k, float* out) {
+  for (int64_t i = 0; i < m; i += kMr, out += kMr * k) {
+    const int64_t rows = m - i < kMr ? m - i : kMr;
+    if (layout == ALayout::kRowMajor) {
+      for (int64_t v = 0; v < rows; v += kLanes) {
+        const int64_t columns = rows - v < kLanes ? rows - v : kLanes;
+        const int64_t width = kMr - v < kLanes ? kMr - v : kLanes;
+        TransposeStrip<F32Source>(src + (i + v) * ld, ld, columns, k, out + v, kMr, width);
+      }
+      continue;
+    }
+    for (int64_t p = 0; p < k; ++p) {
+      const float* s = src + p * ld + i;
+      float* o = out + p * kMr;
+      for (int64_t v = 0; v < rows; v += kLanes) {
+        const int64_t columns = rows - v < kLanes ? rows - v : kLanes;
+        StoreN(o + v, LoadN(s + v, columns), columns);
+      }
+    }
+  }
+}
+
+template <int kRows, int kColumns>
+EW_INLINE void ThinTile(int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
+                        float alpha, float* c, int64_t ldc, bool add) {
+  Vec acc[kRows][kColumns];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kColumns; ++j) acc[i][j] = Set1(0.0f);
+  }
+  int64_t p = 0;
+  for (; p + kLanes <= k; p += kLanes) {
+    Vec av[kRows];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) av[i] = Load(a + i * lda + p);
+#pragma GCC unroll 8
+    for (int j = 0; j < kColumns; ++j) {
+      const Vec bv = Load(b + j * ldb + p);
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) acc[i][j] = Fma(av[i], bv, acc[i][j]);
+    }
+  }
+  if (p < k) {
+    Vec av[kRows];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) av[i] = LoadN(a + i * lda + p, k - p);
+#pragma GCC unroll 8
+    for (int j = 0; j < kColumns; ++j) {
+      const Vec bv = LoadN(b + j * ldb + p, k - p);
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) acc[i][j] = Fma(av[i], bv, acc[i][j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kColumns; ++j) {
+      float* out = c + i * ldc + j;
+      const float sum = alpha * ReduceAdd(acc[i][j]);
+      *out = add ? *out + sum : sum;
+    }
+  }
+}
+
+template <int kRows>
+EW_INLINE void ThinRows(int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+                        int64_t ldb, float alpha, float* c, int64_t ldc, bool add) {
+  // 2 x 8 sums fit 32 registers, 2 x 4 fit 16.
+  constexpr int kColumns = kMr >= 8 ? 8 : 4;
+  int64_t j = 0;
+  for (; j + kColumns <= n; j += kColumns) {
+    ThinTile<kRows, kColumns>(k, a, lda, b + j * ldb, ldb, alpha, c + j, ldc, add);
+  }
+  for (; j < n; ++j) ThinTile<kRows, 1>(k, a, lda, b + j * ldb, ldb, alpha, c + j, ldc, add);
+}
+
+void MultiplyThin(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+                  int64_t ldb, float alpha, float* c, int64_t ldc, bool add) {
+  int64_t i = 0;
+  for (; i + 2 <= m; i += 2)
+    ThinRows<2>(n, k, a + i * lda, lda, b, ldb, alpha, c + i * ldc, ldc, add);
+  if (i < m) ThinRows<1>(n, k, a + i * lda, lda, b, ldb, alpha, c + i * ldc, ldc, add);
+}
+
+}  // namespace
+}  // namespace edgewise::kernels::EW_ISA_NAMESPACE

@@ -1,0 +1,31 @@
+// The walk of a whole matrix product over threads and cache blocks, for any source of the right
+// matrix. The bits of C depend on the instruction set and k alone, not on m, the partition or the
+// number of threads: sums run over blocks of kGemmKBlock, each from zero, added in order.
+#pragma once
+
+#include <cstdint>
+
+#include "exec/context.h"
+#include "kernels/kernel_table.h"
+#include "kernels/matmul.h"
+
+namespace edgewise::kernels {
+
+inline constexpr int64_t kGemmKBlock = 256;
+
+// A [m, k] in kRowMajor or kKMajor.
+struct GemmA {
+  const float* data = nullptr;
+  int64_t ld = 0;
+  ALayout layout = ALayout::kRowMajor;
+};
+
+// Writes columns n0 .. n0+nn-1 of rows k0 .. k0+kk-1 of B as panels (KernelTable::pack_b): n0 is a
+// multiple of nr. Called from any thread.
+using PackBFn = FunctionRef<void(int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out)>;
+
+// C[m,n] (+)= alpha A B.
+void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const GemmA& a,
+          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc);
+
+}  // namespace edgewise::kernels
