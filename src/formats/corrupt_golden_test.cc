@@ -1,6 +1,7 @@
 // The corpus of damaged files: every one must end in a clear error, every control must load.
 #include <gtest/gtest.h>
 
+#include "formats/gguf.h"
 #include "formats/safetensors.h"
 #include "io/env.h"
 #include "io/json.h"
@@ -38,6 +39,19 @@ TEST(CorruptFiles, Safetensors) {
     RunCorpus(testing::GoldenDir() + "/models/corrupt/safetensors", [&](const std::string& path) {
       auto file = SafetensorsFile::Open(path, mode);
       return file.ok() ? (*file)->Tensors().status() : file.status();
+    });
+  }
+}
+
+TEST(CorruptFiles, Gguf) {
+  for (MapMode mode : {MapMode::kMap, MapMode::kRead}) {
+    RunCorpus(testing::GoldenDir() + "/models/corrupt/gguf", [&](const std::string& path) {
+      auto file = GgufFile::Open(path, mode);
+      if (!file.ok()) return file.status();
+      for (const GgufTensor& tensor : (*file)->tensors()) {
+        EW_RETURN_IF_ERROR((*file)->DequantizeAll(tensor).status());
+      }
+      return Status::Ok();
     });
   }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -9,7 +10,7 @@
 
 #include "base/status.h"
 #include "formats/gguf.h"
-#include "formats/safetensors_writer.h"
+#include "formats/tensor_producer.h"
 #include "io/env.h"
 
 namespace edgewise::formats {
@@ -56,9 +57,9 @@ class GgufWriter {
   std::string Header() const;
 
   uint32_t alignment_;
-  uint64_t kv_count_ = 0;
   std::string kv_;  // encoded
-  std::vector<std::string> keys_;
+  std::set<std::string> keys_;
+  std::set<std::string> names_;
   std::vector<TensorSlot> tensors_;
 };
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "formats/memory_file.h"
 #include "formats/safetensors_writer.h"
 #include "io/env.h"
 
@@ -12,18 +13,6 @@ namespace edgewise::formats {
 namespace {
 
 using Bytes = std::vector<std::byte>;
-
-// An open file that keeps what is written.
-class StringFile : public WritableFile {
- public:
-  Status Append(std::span<const std::byte> bytes) override {
-    data.insert(data.end(), bytes.begin(), bytes.end());
-    return Status::Ok();
-  }
-  Status Sync() override { return Status::Ok(); }
-  Status Close() override { return Status::Ok(); }
-  Bytes data;
-};
 
 Bytes FileOf(std::string_view header, size_t buffer_bytes) {
   Bytes file(8 + header.size() + buffer_bytes);
@@ -56,7 +45,7 @@ Bytes SmallFile() {
                          return sink(std::span(x + 1, 2));
                        })
                   .ok());
-  StringFile file;
+  MemoryFile file;
   EXPECT_TRUE(writer.WriteTo(file).ok());
   EXPECT_EQ(static_cast<int64_t>(file.data.size()), writer.FileBytes());
   return file.data;
@@ -171,7 +160,7 @@ TEST(SafetensorsWriter, RefusesWhatTheFormatForbids) {
   EXPECT_FALSE(writer.Add("a\nb", DType::kF32, {2}, none).ok());
   EXPECT_FALSE(writer.Add("n", DType::kF32, {-1}, none).ok());
   EXPECT_FALSE(writer.Add("n", DType::kF32, {int64_t{1} << 62, 4}, none).ok());
-  StringFile file;  // "w" hands over nothing
+  MemoryFile file;  // "w" hands over nothing
   EXPECT_EQ(writer.WriteTo(file).code(), StatusCode::kInternal);
 }
 

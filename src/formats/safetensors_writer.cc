@@ -110,21 +110,7 @@ Status SafetensorsWriter::WriteTo(WritableFile& file) const {
   EW_RETURN_IF_ERROR(file.Append(prefix));
   EW_RETURN_IF_ERROR(file.Append(std::as_bytes(std::span(header))));
   for (const Tensor* tensor : order) {
-    int64_t done = 0;
-    const auto sink = [&](std::span<const std::byte> bytes) -> Status {
-      const auto n = static_cast<int64_t>(bytes.size());
-      if (n > tensor->bytes - done) {
-        return Internal(fmt::format("tensor {}: more than its {} bytes were produced",
-                                    Printable(tensor->name), tensor->bytes));
-      }
-      done += n;
-      return file.Append(bytes);
-    };
-    if (tensor->bytes != 0) EW_RETURN_IF_ERROR(tensor->producer(sink));
-    if (done != tensor->bytes) {
-      return Internal(fmt::format("tensor {}: {} of its {} bytes were produced",
-                                  Printable(tensor->name), done, tensor->bytes));
-    }
+    EW_RETURN_IF_ERROR(ProduceExactly(tensor->name, tensor->bytes, tensor->producer, file));
   }
   return Status::Ok();
 }

@@ -3,21 +3,16 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
+#include "formats/tensor_producer.h"
 #include "io/env.h"
 #include "tensor/tensor.h"
 
 namespace edgewise::formats {
-
-// Takes the bytes of a tensor, in order, in pieces of any size.
-using ByteSink = std::function<Status(std::span<const std::byte>)>;
-// Hands the bytes of a tensor to the sink; called once, when the file is written.
-using TensorProducer = std::function<Status(const ByteSink&)>;
 
 class SafetensorsWriter {
  public:
