@@ -13,18 +13,26 @@
 
 namespace edgewise::model {
 
+struct LayerStackOptions {
+  int64_t max_rows = 1;     // rows of one Forward call
+  int64_t max_context = 1;  // positions
+  DType kv_dtype = DType::kF32;
+  const LoraAdapter* lora = nullptr;  // must outlive the stack; null: none
+  int64_t lora_begin = 0;             // first adapted layer
+};
+
 // Layers [begin, end) of a model on rows of hidden states, with a KV cache: what a device that
 // holds a part of a model runs, and what a decoder strings together.
 class LayerStack {
  public:
-  // Model and adapter (may be null) must outlive the stack. `lora_begin`: first adapted layer.
-  LayerStack(ExecContext& ctx, const Model& model, LayerRange range, const LoraAdapter* lora,
-             int64_t max_rows, int64_t max_context, int64_t lora_begin = 0);
+  // The model must outlive the stack.
+  static Result<LayerStack> Create(ExecContext& ctx, const Model& model, LayerRange range,
+                                   const LayerStackOptions& options);
   ~LayerStack();
   LayerStack(LayerStack&&) noexcept;
 
-  // Runs rows at positions cache.length() ..., in place on hidden [rows, hidden], appending their
-  // keys and values to `cache` (the caller calls cache.Advance(rows) when all stacks have run).
+  // Runs rows at positions cache.length() ..., in place on hidden [rows, hidden], writing their
+  // keys and values into `cache` (the caller calls cache.Advance(rows) when all stacks have run).
   // Error: more rows than planned, no room in the cache.
   Status Forward(KvCache& cache, int64_t rows, float* hidden);
   LayerRange range() const;
@@ -32,6 +40,7 @@ class LayerStack {
 
  private:
   struct Impl;
+  explicit LayerStack(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 

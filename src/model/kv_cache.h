@@ -31,10 +31,10 @@ class KvCache {
   // Takes over the contents of a cache of the same shape (a forked stream).
   void CopyFrom(const KvCache& other);
 
-  // Stores k, v [rows, kv_dim] at positions `at`...
+  // Stores k, v [rows, kv_dim] at positions at, at + 1, ...
   void Write(int64_t layer, int64_t at, int64_t rows, const float* k, const float* v);
-  // Positions [0, rows) as fp32 [rows, kv_dim]: the cache itself (kF32), else converted into
-  // `scratch` (2 * rows * kv_dim floats).
+  // Positions [from, from + rows) as fp32 [rows, kv_dim]: the cache itself (kF32), else converted
+  // into `scratch` (2 * rows * kv_dim floats).
   struct View {
     const float* k;
     const float* v;

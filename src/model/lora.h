@@ -62,10 +62,15 @@ class LoraAdapter {
   const FloatBuffer& values() const { return values_; }
 
  private:
+  friend Result<LoraAdapter> LoadPeftAdapter(const std::string& dir, const ModelConfig& config);
+  using Slots = std::vector<std::array<LoraSlot, kLinearKinds>>;
+
+  // Allocates the values of `slots` (r, in, out, scale filled in) and points the slots at them.
+  static Result<LoraAdapter> WithSlots(LoraConfig lora, Slots slots);
   LoraAdapter() = default;
 
   LoraConfig lora_;
-  std::vector<std::array<LoraSlot, kLinearKinds>> slots_;
+  Slots slots_;
   FloatBuffer values_;
   int64_t max_rank_ = 0;
 };

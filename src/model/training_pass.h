@@ -73,6 +73,11 @@ struct PassOptions {
   std::function<void(int64_t, const float*)> observe;
 };
 
+// logits [rows, vocab] = head(norm(hidden [rows, hidden])). Scratch: normed [rows, hidden], xa
+// [rows, head.lora_r] (may be null when that is 0).
+void ComputeLogits(ExecContext& ctx, const Model& model, int64_t rows, const float* hidden,
+                   float* normed, float* xa, float* logits, const ExitHead& head = {});
+
 struct PassMemory {
   int64_t activations = 0;  // kept from forward to backward
   int64_t scratch = 0;      // working buffers of one layer and of the head

@@ -1,0 +1,101 @@
+#include "model/adapted_linear.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/rng.h"
+#include "kernels/matmul.h"
+
+namespace edgewise::model {
+namespace {
+
+using kernels::Accumulate;
+using kernels::WeightRef;
+
+constexpr int64_t kGrain = 1 << 14;  // a multiple of 4, the numbers in one block of the generator
+
+// fn(i, factor) for every element, factor = 1 / (1 - p) or 0.
+template <typename Fn>
+void ForEachKept(ExecContext& ctx, const Dropout& dropout, int64_t count, Fn fn) {
+  const float keep = 1.0f / (1.0f - dropout.p);
+  const double threshold = static_cast<double>(dropout.p) * 0x1.0p32;
+  const Rng rng(dropout.seed, RngStream::kDropout, dropout.substream);
+  ctx.ParallelFor(count, kGrain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; i += 4) {
+      const auto random = rng.Block(static_cast<uint64_t>(i / 4));
+      for (int64_t j = i; j < std::min(i + 4, end); ++j) {
+        fn(j, static_cast<double>(random[static_cast<size_t>(j - i)]) >= threshold ? keep : 0.0f);
+      }
+    }
+  });
+}
+
+// dX += scale (dY B) A of an adapter that is applied but not trained.
+void FrozenAdapterInputGradient(ExecContext& ctx, const LoraSlot& s, int64_t rows, const float* dy,
+                                float* dxa, float* dx) {
+  kernels::MatMulNN(ctx, rows, s.r, s.out, 1.0f, dy, s.out, WeightRef::Dense(s.b, s.out, s.r), dxa,
+                    s.r);
+  kernels::MatMulNN(ctx, rows, s.in, s.r, s.scale, dxa, s.r, WeightRef::Dense(s.a, s.r, s.in), dx,
+                    s.in, Accumulate::kAdd);
+}
+
+}  // namespace
+
+void DropoutForward(ExecContext& ctx, const Dropout& dropout, int64_t count, const float* x,
+                    float* out) {
+  ForEachKept(ctx, dropout, count, [&](int64_t i, float factor) { out[i] = x[i] * factor; });
+}
+
+void DropoutBackward(ExecContext& ctx, const Dropout& dropout, int64_t count, const float* dout,
+                     float* dx) {
+  ForEachKept(ctx, dropout, count, [&](int64_t i, float factor) { dx[i] += dout[i] * factor; });
+}
+
+void AdaptedForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
+                    float* y, Accumulate acc, float* xa, const AdapterScratch& scratch) {
+  const WeightRef& w = linear.base.weight;
+  kernels::LinearForward(ctx, rows, x, w.cols, w, linear.base.bias, y, w.rows, acc);
+  if (linear.lora == nullptr) return;
+  const LoraSlot& s = *linear.lora;
+  const float* input = x;
+  if (linear.dropout.p > 0) {
+    DropoutForward(ctx, linear.dropout, rows * s.in, x, scratch.dropped);
+    input = scratch.dropped;
+  }
+  kernels::LoraForward(ctx, rows, s.in, s.out, s.r, s.scale, input, s.in, s.a, s.b, xa, y, s.out);
+}
+
+void AdaptedBackward(ExecContext& ctx, const AdaptedLinear& linear, const LinearGradients& grads,
+                     int64_t rows, const float* x, const float* xa, const float* dy, float* dx,
+                     Accumulate acc, const AdapterScratch& scratch) {
+  const WeightRef& w = linear.base.weight;
+  if (dx != nullptr) {
+    kernels::LinearBackwardInput(ctx, rows, dy, w.rows, w, dx, w.cols, acc);
+  }
+  if (grads.weight != nullptr) {
+    kernels::LinearBackwardWeight(ctx, rows, w.rows, w.cols, dy, w.rows, x, w.cols, grads.weight,
+                                  grads.bias);
+  }
+  if (linear.lora == nullptr) return;
+  const LoraSlot& s = *linear.lora;
+  const bool drops = linear.dropout.p > 0;
+  // With dropout the adapter's input gradient passes through the mask before it joins dX.
+  float* dinput = dx != nullptr && drops ? scratch.ddropped : dx;
+  if (dinput != nullptr && drops) std::fill_n(dinput, rows * s.in, 0.0f);
+  if (grads.lora_a != nullptr) {
+    const float* input = x;
+    if (drops) {
+      DropoutForward(ctx, linear.dropout, rows * s.in, x, scratch.dropped);
+      input = scratch.dropped;
+    }
+    kernels::LoraBackward(ctx, rows, s.in, s.out, s.r, s.scale, input, s.in, xa, s.a, s.b, dy,
+                          s.out, scratch.dxa, grads.lora_a, grads.lora_b, dinput, s.in);
+  } else if (dinput != nullptr) {
+    FrozenAdapterInputGradient(ctx, s, rows, dy, scratch.dxa, dinput);
+  }
+  if (dinput != nullptr && drops) {
+    DropoutBackward(ctx, linear.dropout, rows * s.in, dinput, dx);
+  }
+}
+
+}  // namespace edgewise::model

@@ -1,0 +1,100 @@
+// One decoder layer, forward and backward:
+//
+//   x_mid = x     + [norm] o(attention(rope([norm] q(n)), rope([norm] k(n)), v(n))),  n = norm(x)
+//   y     = x_mid + [norm] down(act(gate(m)) * up(m)),                                m =
+//   norm(x_mid)
+//
+// The norms in brackets and the biases are there where the architecture has them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "exec/context.h"
+#include "kernels/attention.h"
+#include "model/adapted_linear.h"
+#include "model/config.h"
+#include "model/kv_cache.h"
+#include "model/parameters.h"
+#include "model/rope.h"
+#include "model/weights.h"
+
+namespace edgewise::model {
+
+struct Block {
+  const ModelConfig& config;
+  int64_t layer;
+  const LayerWeights& weights;
+  const RopeTable& rope;
+  const LoraAdapter* lora = nullptr;  // null: not adapted
+  Dropout dropout;                    // of the whole pass; At() derives the one of a linear
+
+  AdaptedLinear At(LinearKind kind) const;
+  kernels::AttentionShape attention_shape() const;
+};
+
+// The rows that a call computes, and what they may attend to.
+struct BlockRows {
+  int64_t count = 0;
+  const int32_t* positions = nullptr;  // [count], of the rotary embedding
+  const int32_t* first_key = nullptr;  // [count], window of this layer included
+};
+
+// What the backward pass needs of the forward pass, besides x. All [rows, ...], fp32. Without a
+// backward pass the same buffers are scratch.
+struct BlockActivations {
+  float* attn_rstd = nullptr;  // [rows]
+  float* q_raw = nullptr;      // [rows, q_dim], before q_norm (qk_norm only)
+  float* k_raw = nullptr;      // [rows, kv_dim]
+  float* q_rstd = nullptr;     // [rows, heads]
+  float* k_rstd = nullptr;     // [rows, kv_heads]
+  float* q = nullptr;          // [rows, q_dim], rotated
+  float* k = nullptr;          // [rows, kv_dim], rotated
+  float* v = nullptr;          // [rows, kv_dim]
+  float* attn = nullptr;       // [rows, q_dim]
+  float* lse = nullptr;        // [heads, rows]
+  float* attn_out = nullptr;   // [rows, hidden], before the post norm (sandwich only)
+  float* attn_post_rstd = nullptr;
+  float* x_mid = nullptr;     // [rows, hidden]
+  float* mlp_rstd = nullptr;  // [rows]
+  float* gate = nullptr;      // [rows, ffn]
+  float* up = nullptr;        // [rows, ffn]
+  float* mlp_out = nullptr;   // [rows, hidden] (sandwich only)
+  float* mlp_post_rstd = nullptr;
+  std::array<float*, kLinearKinds> xa{};  // [rows, r] of each adapted linear
+};
+
+struct BlockScratch {
+  float* normed = nullptr;  // [rows, hidden]
+  float* ffn = nullptr;     // [rows, ffn]; may be the activations' gate when they are not kept
+  // Backward only. The attention buffers may share storage with ffn and dffn.
+  float* dffn = nullptr;     // [rows, ffn]
+  float* dnormed = nullptr;  // [rows, hidden]
+  float* dproj = nullptr;    // [rows, hidden] (sandwich only)
+  float* dattn = nullptr;    // [rows, q_dim]
+  float* dq = nullptr;       // [rows, q_dim]
+  float* dk = nullptr;       // [rows, kv_dim]
+  float* dv = nullptr;       // [rows, kv_dim]
+  AdapterScratch adapter;
+};
+
+// Keys and values of earlier rows; the rows of the call follow them at cache.length().
+struct BlockCache {
+  KvCache* cache = nullptr;
+  int64_t from = 0;          // first_key counts from this position of the cache
+  float* scratch = nullptr;  // KvCache::Read's
+};
+
+// y may be x, and `acts.x_mid` may be x when nothing is kept. y = null: only what the backward pass
+// needs is computed (recomputation). `cache` null: the rows attend to each other only.
+void BlockForward(ExecContext& ctx, const Block& block, const BlockRows& rows, const float* x,
+                  float* y, const BlockActivations& acts, const BlockScratch& scratch,
+                  const BlockCache* cache = nullptr);
+
+// dy [rows, hidden] becomes dx in place (with need_dx; undefined otherwise), gradients are added to
+// `grads`. `acts` are those of the forward pass; gate and up are destroyed.
+void BlockBackward(ExecContext& ctx, const Block& block, const BlockRows& rows, const float* x,
+                   const BlockActivations& acts, const BlockScratch& scratch,
+                   const LayerGradients& grads, bool need_dx, float* dy);
+
+}  // namespace edgewise::model

@@ -1,0 +1,120 @@
+#include <algorithm>
+
+#include "kernels/elementwise.h"
+#include "model/block.h"
+
+namespace edgewise::model {
+namespace {
+
+using kernels::Accumulate;
+
+struct Forward {
+  ExecContext& ctx;
+  const Block& block;
+  const ModelConfig& c;
+  const LayerWeights& w;
+  const BlockRows& rows;
+  const BlockActivations& a;
+  const BlockScratch& s;
+  int64_t n;
+
+  void Norm(const float* x, const float* gain, float* y, float* rstd) const {
+    kernels::RmsNormForward(ctx, n, c.hidden, static_cast<float>(c.norm_eps), c.norm_plus_one, x,
+                            gain, y, rstd);
+  }
+  void HeadNorm(int64_t heads, const float* x, const float* gain, float* y, float* rstd) const {
+    kernels::RmsNormForward(ctx, n * heads, c.head_dim, static_cast<float>(c.norm_eps),
+                            c.norm_plus_one, x, gain, y, rstd);
+  }
+  void Project(LinearKind kind, const float* x, float* y, Accumulate acc) const {
+    AdaptedForward(ctx, block.At(kind), n, x, y, acc, a.xa[static_cast<size_t>(kind)], s.adapter);
+  }
+  void Rotate(int64_t heads, float* x) const {
+    kernels::RopeApply(ctx, n, heads, c.head_dim, x, heads * c.head_dim, rows.positions,
+                       block.rope.cos.data(), block.rope.sin.data(), /*inverse=*/false);
+  }
+
+  // out = residual + [post norm] projection(x). out may be residual.
+  void AddProjection(LinearKind kind, const float* x, const float* residual, const float* post_norm,
+                     float* raw, float* rstd, float* out) const {
+    if (out != residual) std::copy_n(residual, n * c.hidden, out);
+    if (post_norm == nullptr) {
+      Project(kind, x, out, Accumulate::kAdd);
+      return;
+    }
+    Project(kind, x, raw, Accumulate::kOverwrite);
+    Norm(raw, post_norm, s.normed, rstd);
+    kernels::AddInPlace(ctx, n * c.hidden, s.normed, out);
+  }
+
+  void QueriesKeysValues(const float* x) const {
+    Norm(x, w.attn_norm, s.normed, a.attn_rstd);
+    Project(LinearKind::kQ, s.normed, c.qk_norm ? a.q_raw : a.q, Accumulate::kOverwrite);
+    Project(LinearKind::kK, s.normed, c.qk_norm ? a.k_raw : a.k, Accumulate::kOverwrite);
+    Project(LinearKind::kV, s.normed, a.v, Accumulate::kOverwrite);
+    if (c.qk_norm) {
+      HeadNorm(c.heads, a.q_raw, w.q_norm, a.q, a.q_rstd);
+      HeadNorm(c.kv_heads, a.k_raw, w.k_norm, a.k, a.k_rstd);
+    }
+    Rotate(c.heads, a.q);
+    Rotate(c.kv_heads, a.k);
+  }
+
+  void Attend(const BlockCache* cache) const {
+    kernels::AttentionMask mask{rows.first_key, 0};
+    KvCache::View kv{a.k, a.v};
+    if (cache != nullptr) {
+      const int64_t at = cache->cache->length();
+      cache->cache->Write(block.layer, at, n, a.k, a.v);
+      kv = cache->cache->Read(block.layer, cache->from, at + n - cache->from, cache->scratch);
+      mask.q_offset = at - cache->from;
+    }
+    kernels::AttentionForward(ctx, block.attention_shape(), mask, n, a.q, c.q_dim(), kv.k, kv.v,
+                              c.kv_dim(), a.attn, c.q_dim(), a.lse);
+  }
+
+  void Mlp(float* y) const {
+    Norm(a.x_mid, w.mlp_norm, s.normed, a.mlp_rstd);
+    Project(LinearKind::kGate, s.normed, a.gate, Accumulate::kOverwrite);
+    Project(LinearKind::kUp, s.normed, a.up, Accumulate::kOverwrite);
+    if (y == nullptr && w.mlp_post_norm == nullptr) return;
+    kernels::GatedForward(ctx, c.activation, n * c.ffn, a.gate, a.up, s.ffn);
+    if (y == nullptr) {
+      Project(LinearKind::kDown, s.ffn, a.mlp_out, Accumulate::kOverwrite);
+      Norm(a.mlp_out, w.mlp_post_norm, s.normed, a.mlp_post_rstd);
+      return;
+    }
+    AddProjection(LinearKind::kDown, s.ffn, a.x_mid, w.mlp_post_norm, a.mlp_out, a.mlp_post_rstd,
+                  y);
+  }
+};
+
+}  // namespace
+
+AdaptedLinear Block::At(LinearKind kind) const {
+  AdaptedLinear linear{weights[kind], nullptr, {}};
+  if (lora == nullptr) return linear;
+  linear.lora = lora->slot(layer, kind);
+  linear.dropout = dropout;
+  linear.dropout.substream =
+      dropout.substream * static_cast<uint64_t>(config.num_layers()) * kLinearKinds +
+      static_cast<uint64_t>(layer) * kLinearKinds + static_cast<uint64_t>(kind);
+  return linear;
+}
+
+kernels::AttentionShape Block::attention_shape() const {
+  return {config.heads, config.kv_heads, config.head_dim, config.attn_scale, config.attn_softcap};
+}
+
+void BlockForward(ExecContext& ctx, const Block& block, const BlockRows& rows, const float* x,
+                  float* y, const BlockActivations& acts, const BlockScratch& scratch,
+                  const BlockCache* cache) {
+  const Forward f{ctx, block, block.config, block.weights, rows, acts, scratch, rows.count};
+  f.QueriesKeysValues(x);
+  f.Attend(cache);
+  f.AddProjection(LinearKind::kO, acts.attn, x, block.weights.attn_post_norm, acts.attn_out,
+                  acts.attn_post_rstd, acts.x_mid);
+  f.Mlp(y);
+}
+
+}  // namespace edgewise::model

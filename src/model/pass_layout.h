@@ -1,0 +1,75 @@
+// How the buffers of a pass lie in memory: planned first (to know the size), then carved.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/block.h"
+#include "model/config.h"
+#include "model/training_pass.h"
+
+namespace edgewise::model {
+
+// Hands out 64-byte aligned pieces of one buffer; with a null base it only counts.
+class Carver {
+ public:
+  explicit Carver(void* base = nullptr) : base_(static_cast<char*>(base)) {}
+  float* Floats(int64_t n) {
+    char* piece = base_ == nullptr ? nullptr : base_ + used_;
+    used_ += (n * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64;
+    return reinterpret_cast<float*>(piece);
+  }
+  int64_t used() const { return used_; }
+  // Goes back to reuse what was handed out after `mark`; high() remembers the most that was used.
+  void Rewind(int64_t mark) {
+    high_ = high();
+    used_ = mark;
+  }
+  int64_t high() const { return used_ > high_ ? used_ : high_; }
+
+ private:
+  char* base_;
+  int64_t used_ = 0, high_ = 0;
+};
+
+// Which of a block's buffers are wanted.
+struct BlockNeeds {
+  int64_t rows = 0;
+  bool backward = false;  // lse, rstd and what only the backward pass reads
+  bool own_x_mid = true;  // false: x_mid shares the storage of x
+  bool dropout = false;
+  const LoraAdapter* lora = nullptr;
+};
+
+// x_mid stays null when it is not wanted: the caller points it at x.
+BlockActivations CarveActivations(Carver& carver, const ModelConfig& config, int64_t layer,
+                                  const BlockNeeds& needs);
+// Adapter buffers for the widest slot of all layers.
+BlockActivations CarveSharedActivations(Carver& carver, const ModelConfig& config,
+                                        const BlockNeeds& needs);
+BlockScratch CarveScratch(Carver& carver, const ModelConfig& config, const BlockNeeds& needs);
+
+// The buffers of one TrainingPass::Run.
+struct PassLayout {
+  int64_t begin = 0, end = 0;  // layers run
+  int64_t lowest = 0;          // lowest layer of the backward pass; end: none
+  bool backward = false;
+
+  struct Layer {
+    float* x = nullptr;  // [rows, hidden], input of the layer
+    bool kept = false;   // false: recomputed, `acts` is not set
+    BlockActivations acts;
+  };
+  std::vector<Layer> layers;  // of lowest .. end - 1
+  float* hidden = nullptr;    // [rows, hidden], output of the last layer
+  float* dhidden = nullptr;   // [rows, hidden], the gradient on its way down
+  float* final_rstd = nullptr;
+  BlockActivations shared;  // of layers that keep nothing
+  BlockScratch scratch;
+};
+
+// Points everything into `activations` and `scratch` (both may count only).
+PassLayout LayOut(const ModelConfig& config, int64_t max_tokens, const PassOptions& options,
+                  Carver& activations, Carver& scratch);
+
+}  // namespace edgewise::model

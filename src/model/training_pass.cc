@@ -1,0 +1,338 @@
+#include "model/training_pass.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <new>
+
+#include "kernels/elementwise.h"
+#include "kernels/matmul.h"
+#include "model/block.h"
+#include "model/pass_layout.h"
+#include "tensor/token_batch.h"
+
+namespace edgewise::model {
+namespace {
+
+using kernels::WeightRef;
+
+constexpr int64_t kMaxTokens = int64_t{1} << 30;
+
+// A buffer that is given back before a larger one is taken.
+Status Reserve(AlignedBuffer& buffer, int64_t bytes, const char* what) {
+  if (static_cast<int64_t>(buffer.size()) >= bytes) return Status::Ok();
+  buffer.Reset();
+  try {
+    buffer = AlignedBuffer(static_cast<size_t>(bytes));
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory(fmt::format("there is no memory for {} bytes of {}", bytes, what));
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+struct TrainingPass::Impl {
+  ExecContext& ctx;
+  const Model& model;
+  int64_t max_tokens;
+  RopeTables rope;
+  AlignedBuffer activations, scratch;
+  // first_key of each window length in the model, for the batch at hand.
+  std::map<int64_t, std::vector<int32_t>> first_keys;
+
+  const ModelConfig& config() const { return model.config(); }
+
+  Status Check(const TokenBatch& batch);
+  Status CheckOptions(const PassOptions& options) const;
+  BlockRows Rows(const TokenBatch& batch, int64_t layer) const;
+  Block BlockAt(int64_t layer, const LoraAdapter* lora, const Dropout& dropout) const;
+  Block BlockAt(int64_t layer, const PassOptions& options) const;
+  void Embed(const TokenBatch& batch, float* hidden);
+  kernels::HeadLossResult Head(const TokenBatch& batch, const PassOptions& options,
+                               const PassLayout& layout);
+};
+
+Status TrainingPass::Impl::Check(const TokenBatch& batch) {
+  const int64_t n = batch.size();
+  if (n < 1 || n > max_tokens) {
+    return InvalidArgument(
+        fmt::format("a batch of {} tokens; this pass was planned for 1 .. {}", n, max_tokens));
+  }
+  const auto size = static_cast<size_t>(n);
+  if (batch.positions.size() != size || batch.first_key.size() != size ||
+      batch.targets.size() != size) {
+    return InvalidArgument("the arrays of the batch differ in length");
+  }
+  const int64_t limit = std::max(config().max_positions, max_tokens);
+  int32_t max_position = 0;
+  for (size_t t = 0; t < size; ++t) {
+    if (batch.ids[t] < 0 || batch.ids[t] >= config().vocab || batch.targets[t] >= config().vocab) {
+      return BadInput(fmt::format(
+          "token {} of the batch has id {} and target {}, the model's vocabulary has {}: the "
+          "tokenizer does not belong to this model",
+          t, batch.ids[t], batch.targets[t], config().vocab));
+    }
+    if (batch.positions[t] < 0 || batch.positions[t] >= limit) {
+      return BadInput(
+          fmt::format("token {} has position {}, the limit is {}", t, batch.positions[t], limit));
+    }
+    const int32_t previous = t == 0 ? 0 : batch.first_key[t - 1];
+    if (batch.first_key[t] < previous || static_cast<size_t>(batch.first_key[t]) > t) {
+      return InvalidArgument(
+          fmt::format("token {} cannot see keys from {}", t, batch.first_key[t]));
+    }
+    max_position = std::max(max_position, batch.positions[t]);
+  }
+  rope.Ensure(config(), std::max<int64_t>(max_position + 1, max_tokens));
+  for (const LayerConfig& layer : config().layers) first_keys[layer.window].clear();
+  for (auto& [window, keys] : first_keys) {
+    keys = batch.first_key;
+    for (int64_t t = 0; window > 0 && t < n; ++t) {
+      auto& key = keys[static_cast<size_t>(t)];
+      key = static_cast<int32_t>(std::max<int64_t>(key, t - window + 1));
+    }
+  }
+  return Status::Ok();
+}
+
+Status TrainingPass::Impl::CheckOptions(const PassOptions& o) const {
+  const int64_t layers = config().num_layers();
+  const int64_t end = o.end < 0 ? layers : o.end;
+  if (o.begin < 0 || o.begin > end || end > layers) {
+    return InvalidArgument(
+        fmt::format("layers [{}, {}) of a model with {}", o.begin, o.end, layers));
+  }
+  if (o.begin > 0 && o.start_hidden == nullptr) {
+    return InvalidArgument(fmt::format("layers from {} need the hidden state there", o.begin));
+  }
+  if (o.lora != nullptr && o.lora->num_layers() != layers) {
+    return InvalidArgument(fmt::format("the adapter is for {} layers, the model has {}",
+                                       o.lora->num_layers(), layers));
+  }
+  if (o.gradients != nullptr && static_cast<int64_t>(o.gradients->layers.size()) != layers) {
+    return InvalidArgument("the gradients belong to another model");
+  }
+  if (!(o.dropout >= 0 && o.dropout < 1)) {
+    return InvalidArgument(fmt::format("dropout {} is not in [0, 1)", o.dropout));
+  }
+  return Status::Ok();
+}
+
+BlockRows TrainingPass::Impl::Rows(const TokenBatch& batch, int64_t layer) const {
+  const int64_t window = config().layers[static_cast<size_t>(layer)].window;
+  return {batch.size(), batch.positions.data(), first_keys.at(window).data()};
+}
+
+Block TrainingPass::Impl::BlockAt(int64_t layer, const LoraAdapter* lora,
+                                  const Dropout& dropout) const {
+  const LayerConfig& description = config().layers[static_cast<size_t>(layer)];
+  return {
+      config(), layer,  model.weights().layers[static_cast<size_t>(layer)], rope[description.rope],
+      lora,     dropout};
+}
+
+Block TrainingPass::Impl::BlockAt(int64_t layer, const PassOptions& o) const {
+  return BlockAt(layer, layer >= o.lora_begin ? o.lora : nullptr,
+                 {o.dropout, o.dropout_seed, o.dropout_key});
+}
+
+void TrainingPass::Impl::Embed(const TokenBatch& batch, float* hidden) {
+  kernels::EmbeddingForward(ctx, batch.size(), batch.ids.data(), model.weights().embedding,
+                            config().embed_scale, hidden);
+}
+
+// Final norm, LM head, loss; the gradient at the last layer's output goes to layout.dhidden.
+kernels::HeadLossResult TrainingPass::Impl::Head(const TokenBatch& batch, const PassOptions& o,
+                                                 const PassLayout& layout) {
+  const ModelConfig& c = config();
+  const int64_t n = batch.size();
+  const ExitHead& head = o.head;
+  const float* gain = head.norm != nullptr ? head.norm : model.weights().final_norm;
+  float* normed = layout.scratch.normed;
+  kernels::RmsNormForward(ctx, n, c.hidden, static_cast<float>(c.norm_eps), c.norm_plus_one,
+                          layout.hidden, gain, normed, layout.final_rstd);
+  if (o.observe) o.observe(-1, normed);
+
+  kernels::HeadLossArgs args;
+  args.tokens = n;
+  args.hidden = normed;
+  args.head = head.head != nullptr ? *head.head : model.weights().head;
+  args.targets = batch.targets.data();
+  args.softcap = c.logit_softcap;
+  args.token_loss = o.token_loss;
+  args.lora_r = head.lora_r;
+  args.lora_scale = head.lora_scale;
+  args.lora_a = head.lora_a;
+  args.lora_b = head.lora_b;
+  args.skip_below = o.head_skip_below;
+  if (!layout.backward) return kernels::HeadLoss(ctx, args);
+
+  float* dgain = head.norm != nullptr ? head.dnorm : o.gradients->final_norm;
+  const bool down = layout.lowest < layout.end || dgain != nullptr ||
+                    (layout.begin == 0 && o.gradients->embedding != nullptr);
+  args.grad_scale = static_cast<float>(o.grad_scale);
+  args.dhidden = down ? layout.scratch.dnormed : nullptr;
+  args.dhead = head.head != nullptr ? head.dhead : o.gradients->head;
+  args.dlora_a = head.dlora_a;
+  args.dlora_b = head.dlora_b;
+  const kernels::HeadLossResult result = kernels::HeadLoss(ctx, args);
+  if (down) {
+    kernels::RmsNormBackward(ctx, n, c.hidden, c.norm_plus_one, layout.hidden, gain,
+                             layout.final_rstd, layout.scratch.dnormed, layout.dhidden,
+                             /*accumulate_dx=*/false, dgain);
+  }
+  return result;
+}
+
+TrainingPass::TrainingPass(ExecContext& ctx, const Model& model, int64_t max_tokens)
+    : impl_(new Impl{ctx, model, std::clamp<int64_t>(max_tokens, 1, kMaxTokens), {}, {}, {}, {}}) {}
+TrainingPass::~TrainingPass() = default;
+TrainingPass::TrainingPass(TrainingPass&&) noexcept = default;
+
+PassMemory TrainingPass::MemoryNeeded(const PassOptions& options) const {
+  Carver activations, scratch;
+  LayOut(impl_->config(), impl_->max_tokens, options, activations, scratch);
+  return {activations.high(), scratch.high()};
+}
+
+PassMemory TrainingPass::memory() const {
+  return {static_cast<int64_t>(impl_->activations.size()),
+          static_cast<int64_t>(impl_->scratch.size())};
+}
+
+Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const PassOptions& o) {
+  Impl& p = *impl_;
+  EW_RETURN_IF_ERROR(p.CheckOptions(o));
+  EW_RETURN_IF_ERROR(p.Check(batch));
+  const PassMemory need = MemoryNeeded(o);
+  EW_RETURN_IF_ERROR(Reserve(p.activations, need.activations, "activations"));
+  EW_RETURN_IF_ERROR(Reserve(p.scratch, need.scratch, "scratch"));
+  Carver activations(p.activations.data()), scratch(p.scratch.data());
+  const PassLayout layout = LayOut(p.config(), p.max_tokens, o, activations, scratch);
+  const int64_t n = batch.size(), width = p.config().hidden;
+  const int64_t layers = static_cast<int64_t>(layout.layers.size());
+  auto input_of = [&](int64_t layer) {
+    return layer < layout.end ? layout.layers[static_cast<size_t>(layer - layout.lowest)].x
+                              : layout.hidden;
+  };
+
+  // Forward: in place below the lowest trained layer, from kept input to kept input above it.
+  float* x = input_of(layout.lowest);
+  if (o.start_hidden != nullptr) {
+    std::copy_n(o.start_hidden, n * width, x);
+  } else {
+    p.Embed(batch, x);
+  }
+  if (o.observe) o.observe(layout.begin, x);
+  for (int64_t layer = layout.begin; layer < layout.end; ++layer) {
+    BlockActivations acts = layout.shared;
+    float* y = x;
+    if (layer >= layout.lowest) {
+      const PassLayout::Layer& kept = layout.layers[static_cast<size_t>(layer - layout.lowest)];
+      if (kept.kept) acts = kept.acts;
+      y = input_of(layer + 1);
+    }
+    if (acts.x_mid == nullptr) acts.x_mid = x;
+    BlockForward(p.ctx, p.BlockAt(layer, o), p.Rows(batch, layer), x, y, acts, layout.scratch);
+    x = y;
+    if (o.observe) o.observe(layer + 1, x);
+  }
+
+  const kernels::HeadLossResult result = p.Head(batch, o, layout);
+  if (!layout.backward) return result;
+
+  // Backward, down to the lowest layer with anything to train.
+  const bool to_embedding = layout.begin == 0 && o.gradients->embedding != nullptr;
+  for (int64_t i = layers - 1; i >= 0; --i) {
+    const PassLayout::Layer& kept = layout.layers[static_cast<size_t>(i)];
+    const int64_t layer = layout.lowest + i;
+    const Block block = p.BlockAt(layer, o);
+    const BlockRows rows = p.Rows(batch, layer);
+    const BlockActivations& acts = kept.kept ? kept.acts : layout.shared;
+    if (!kept.kept) {
+      BlockForward(p.ctx, block, rows, kept.x, /*y=*/nullptr, acts, layout.scratch);
+    }
+    BlockBackward(p.ctx, block, rows, kept.x, acts, layout.scratch,
+                  o.gradients->layers[static_cast<size_t>(layer)], i > 0 || to_embedding,
+                  layout.dhidden);
+  }
+  if (to_embedding) {
+    kernels::EmbeddingBackward(p.ctx, n, batch.ids.data(), p.config().vocab, width,
+                               p.config().embed_scale, layout.dhidden, o.gradients->embedding);
+  }
+  return result;
+}
+
+Status TrainingPass::Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
+                             float* hidden) {
+  Impl& p = *impl_;
+  PassOptions options;
+  options.begin = range.begin;
+  options.end = range.end;
+  options.start_hidden = hidden;
+  options.lora = lora;
+  if (range.end < 0) return InvalidArgument(fmt::format("layers up to {}", range.end));
+  EW_RETURN_IF_ERROR(p.CheckOptions(options));
+  EW_RETURN_IF_ERROR(p.Check(batch));
+  const PassMemory need = MemoryNeeded(options);
+  EW_RETURN_IF_ERROR(Reserve(p.activations, need.activations, "activations"));
+  EW_RETURN_IF_ERROR(Reserve(p.scratch, need.scratch, "scratch"));
+  Carver activations(p.activations.data()), scratch(p.scratch.data());
+  const PassLayout layout = LayOut(p.config(), p.max_tokens, options, activations, scratch);
+  BlockActivations acts = layout.shared;
+  acts.x_mid = hidden;
+  for (int64_t layer = range.begin; layer < range.end; ++layer) {
+    BlockForward(p.ctx, p.BlockAt(layer, options), p.Rows(batch, layer), hidden, hidden, acts,
+                 layout.scratch);
+  }
+  return Status::Ok();
+}
+
+Status TrainingPass::Embed(const TokenBatch& batch, float* hidden) {
+  EW_RETURN_IF_ERROR(impl_->Check(batch));
+  impl_->Embed(batch, hidden);
+  return Status::Ok();
+}
+
+Status TrainingPass::Logits(int64_t rows, const float* hidden, float* logits,
+                            const ExitHead& head) {
+  Impl& p = *impl_;
+  const ModelConfig& c = p.config();
+  if (rows < 0 || rows > p.max_tokens) {
+    return InvalidArgument(
+        fmt::format("{} rows; this pass was planned for up to {}", rows, p.max_tokens));
+  }
+  Carver plan;
+  plan.Floats(rows * c.hidden);
+  plan.Floats(rows * head.lora_r);
+  EW_RETURN_IF_ERROR(Reserve(p.scratch, plan.used(), "scratch"));
+  Carver carver(p.scratch.data());
+  float* normed = carver.Floats(rows * c.hidden);
+  float* xa = carver.Floats(rows * head.lora_r);
+  ComputeLogits(p.ctx, p.model, rows, hidden, normed, xa, logits, head);
+  return Status::Ok();
+}
+
+void ComputeLogits(ExecContext& ctx, const Model& model, int64_t rows, const float* hidden,
+                   float* normed, float* xa, float* logits, const ExitHead& head) {
+  const ModelConfig& c = model.config();
+  kernels::RmsNormForward(ctx, rows, c.hidden, static_cast<float>(c.norm_eps), c.norm_plus_one,
+                          hidden, head.norm != nullptr ? head.norm : model.weights().final_norm,
+                          normed, nullptr);
+  const WeightRef& w = head.head != nullptr ? *head.head : model.weights().head;
+  kernels::LinearForward(ctx, rows, normed, c.hidden, w, nullptr, logits, c.vocab);
+  if (head.lora_r > 0) {
+    kernels::LoraForward(ctx, rows, c.hidden, c.vocab, head.lora_r, head.lora_scale, normed,
+                         c.hidden, head.lora_a, head.lora_b, xa, logits, c.vocab);
+  }
+  if (c.logit_softcap <= 0) return;
+  const float cap = c.logit_softcap;
+  ctx.ParallelFor(rows * c.vocab, 1 << 14, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
+  });
+}
+
+}  // namespace edgewise::model
