@@ -33,10 +33,9 @@ struct GgufVocab {
   std::optional<uint32_t> unk_id;    // tokenizer.ggml.unknown_token_id
   std::optional<uint32_t> pad_id;    // tokenizer.ggml.padding_token_id
   // Absent keys: the default of the model (SentencePiece: bos and space prefix; BPE: by `pre`).
-  std::optional<bool> add_bos;                   // tokenizer.ggml.add_bos_token
-  std::optional<bool> add_eos;                   // tokenizer.ggml.add_eos_token
-  std::optional<bool> add_space_prefix;          // tokenizer.ggml.add_space_prefix
-  std::optional<bool> remove_extra_whitespaces;  // tokenizer.ggml.remove_extra_whitespaces
+  std::optional<bool> add_bos;           // tokenizer.ggml.add_bos_token
+  std::optional<bool> add_eos;           // tokenizer.ggml.add_eos_token
+  std::optional<bool> add_space_prefix;  // tokenizer.ggml.add_space_prefix
 };
 
 }  // namespace edgewise::text

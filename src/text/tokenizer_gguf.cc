@@ -1,0 +1,193 @@
+// Tokenizer::FromGguf: vocabularies as llama.cpp reads them.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "text/bpe.h"
+#include "text/sentencepiece.h"
+#include "text/tokenizer_impl.h"
+
+namespace edgewise::text {
+namespace {
+
+constexpr std::string_view kMarker = "\xE2\x96\x81";
+
+constexpr std::string_view kGpt2 =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))";
+constexpr std::string_view kLlama3 =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
+    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kQwen2 =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
+    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kTekken =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|)"
+    R"( ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kO200k =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}|)"
+    R"( ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kPunctuation = R"([\p{P}\$\+<=>\^~\|]+)";
+constexpr std::string_view kFalconPunctuation = R"([\p{P}\$\+<=>\^~\|`]+)";
+
+struct Splitting {
+  std::vector<std::string> expressions;  // applied one after the other
+  bool ignore_merges = false;
+  bool add_bos = false;
+};
+
+Result<Splitting> SplittingOf(std::string_view pre) {
+  auto is = [&](std::initializer_list<std::string_view> names) {
+    for (std::string_view name : names) {
+      if (pre == name) return true;
+    }
+    return false;
+  };
+  const std::string gpt2(kGpt2);
+  if (is({"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "jina-es",
+          "jina-de", "jina-v1-en", "jina-v2-es", "jina-v2-de", "jina-v2-code", "roberta-bpe",
+          "gigachat", "exaone4"})) {
+    return Splitting{{gpt2}};
+  }
+  if (is({"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0",
+          "lfm2"})) {
+    return Splitting{{std::string(kLlama3)}, /*ignore_merges=*/true, /*add_bos=*/true};
+  }
+  if (is({"dbrx", "smaug-bpe", "chatglm-bpe"})) return Splitting{{std::string(kLlama3)}};
+  if (is({"qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "kormo", "hunyuan"})) {
+    return Splitting{{std::string(kQwen2)}};
+  }
+  if (is({"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"})) {
+    return Splitting{{R"(\p{N})", gpt2}};
+  }
+  if (is({"tekken"})) {
+    return Splitting{{std::string(kTekken)}, /*ignore_merges=*/true, /*add_bos=*/true};
+  }
+  if (is({"gpt-4o", "llama4", "kanana2"})) return Splitting{{std::string(kO200k)}};
+  if (is({"falcon"})) {
+    return Splitting{{std::string(kFalconPunctuation), gpt2, "[0-9][0-9][0-9]"}};
+  }
+  if (is({"", "default"})) {
+    return Splitting{{std::string(kPunctuation), gpt2, R"(\p{N}+)", "[0-9][0-9][0-9]"}};
+  }
+  return Unsupported(fmt::format(
+      "tokenizer.ggml.pre '{}' is not known here: use the model's Hugging Face directory, whose "
+      "tokenizer.json says how text is split",
+      pre));
+}
+
+Result<Vocab> MakeVocab(const GgufVocab& gguf) {
+  if (gguf.tokens.empty()) return BadInput("tokenizer.ggml.tokens is missing or empty");
+  if (!gguf.token_types.empty() && gguf.token_types.size() != gguf.tokens.size()) {
+    return BadInput(fmt::format("tokenizer.ggml.token_type has {} entries for {} tokens",
+                                gguf.token_types.size(), gguf.tokens.size()));
+  }
+  Vocab vocab;
+  for (size_t id = 0; id < gguf.tokens.size(); ++id) {
+    EW_RETURN_IF_ERROR(vocab.AddSynonym(gguf.tokens[id], static_cast<int64_t>(id))
+                           .WithContext("tokenizer.ggml.tokens"));
+  }
+  return vocab;
+}
+
+Result<std::optional<int32_t>> CheckedId(const std::optional<uint32_t>& id, const GgufVocab& gguf,
+                                         std::string_view key) {
+  if (!id) return std::optional<int32_t>();
+  // Writers use the largest number for "none".
+  if (*id == 0xFFFFFFFFu) return std::optional<int32_t>();
+  if (*id >= gguf.tokens.size()) {
+    return BadInput(fmt::format("tokenizer.ggml.{} is {}, but there are {} tokens", key, *id,
+                                gguf.tokens.size()));
+  }
+  return std::optional<int32_t>(static_cast<int32_t>(*id));
+}
+
+// Tokens that are found in the text before splitting.
+void AddTokens(const GgufVocab& gguf, Tokenizer::Impl* impl) {
+  for (size_t id = 0; id < gguf.token_types.size(); ++id) {
+    const auto type = static_cast<GgufTokenType>(gguf.token_types[id]);
+    const bool control = type == GgufTokenType::kControl || type == GgufTokenType::kUnknown;
+    if ((!control && type != GgufTokenType::kUserDefined) || gguf.tokens[id].empty()) continue;
+    AddedToken token;
+    token.id = static_cast<int32_t>(id);
+    token.content = gguf.tokens[id];
+    token.special = control;
+    impl->AddToken(std::move(token));
+  }
+}
+
+Status MakeSentencePiece(GgufVocab& gguf, Vocab vocab, Tokenizer::Impl* impl) {
+  if (gguf.scores.size() != gguf.tokens.size()) {
+    return BadInput(fmt::format("tokenizer.ggml.scores has {} entries for {} tokens",
+                                gguf.scores.size(), gguf.tokens.size()));
+  }
+  for (float score : gguf.scores) {
+    if (score != score) return BadInput("tokenizer.ggml.scores has a score that is not a number");
+  }
+  const bool space_prefix = gguf.add_space_prefix.value_or(true);
+  if (space_prefix) impl->normalizer.push_back(MakePrepend(std::string(kMarker)));
+  impl->normalizer.push_back(MakeReplace(" ", std::string(kMarker)));
+  impl->decoder = MakeSentencePieceDecoder(space_prefix);
+  impl->model =
+      std::make_unique<SentencePieceModel>(std::move(vocab), std::move(gguf.scores), impl->unk);
+  return Status::Ok();
+}
+
+Status MakeBpe(const GgufVocab& gguf, Splitting splitting, Vocab vocab, Tokenizer::Impl* impl) {
+  BpeModel::Merges merges;
+  merges.reserve(gguf.merges.size());
+  for (size_t i = 0; i < gguf.merges.size(); ++i) {
+    const std::string_view line = gguf.merges[i];
+    const size_t space = line.find(' ', 1);
+    if (space == std::string_view::npos) {
+      return BadInput(fmt::format("tokenizer.ggml.merges[{}] is not \"a b\"", i));
+    }
+    merges.emplace_back(line.substr(0, space), line.substr(space + 1));
+  }
+  EW_ASSIGN(impl->pre_tokenizer, MakeByteLevelSplits(splitting.expressions));
+  impl->decoder.push_back(MakeByteLevelDecoder());
+  BpeConfig config;
+  config.byte_level = true;
+  config.ignore_merges = splitting.ignore_merges;
+  EW_ASSIGN(impl->model, BpeModel::Make(std::move(vocab), merges, std::move(config))
+                             .WithContext("tokenizer.ggml.merges"));
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<Tokenizer> Tokenizer::FromGguf(GgufVocab gguf) {
+  auto impl = std::make_shared<Impl>();
+  EW_ASSIGN(Vocab vocab, MakeVocab(gguf));
+  EW_ASSIGN(impl->bos, CheckedId(gguf.bos_id, gguf, "bos_token_id"));
+  EW_ASSIGN(impl->eos, CheckedId(gguf.eos_id, gguf, "eos_token_id"));
+  EW_ASSIGN(impl->pad, CheckedId(gguf.pad_id, gguf, "padding_token_id"));
+  EW_ASSIGN(impl->unk, CheckedId(gguf.unk_id, gguf, "unknown_token_id"));
+  EW_ASSIGN(const std::optional<int32_t> eot, CheckedId(gguf.eot_id, gguf, "eot_token_id"));
+  impl->has_decoder = true;
+  bool add_bos = false;
+  if (gguf.model == "llama") {
+    add_bos = true;
+    EW_RETURN_IF_ERROR(MakeSentencePiece(gguf, std::move(vocab), impl.get()));
+  } else if (gguf.model == "gpt2") {
+    EW_ASSIGN(Splitting splitting, SplittingOf(gguf.pre));
+    add_bos = splitting.add_bos;
+    EW_RETURN_IF_ERROR(MakeBpe(gguf, std::move(splitting), std::move(vocab), impl.get()));
+  } else {
+    return Unsupported(fmt::format(
+        "tokenizer.ggml.model '{}' is not known here: llama (SentencePiece) and gpt2 (BPE) are",
+        gguf.model));
+  }
+  AddTokens(gguf, impl.get());
+  if (gguf.add_bos.value_or(add_bos) && impl->bos) impl->prefix.push_back(*impl->bos);
+  if (gguf.add_eos.value_or(false) && impl->eos) impl->suffix.push_back(*impl->eos);
+  std::vector<int32_t> also_control;
+  if (eot) also_control.push_back(*eot);
+  EW_RETURN_IF_ERROR(impl->Finish(also_control));
+  return Tokenizer(std::move(impl));
+}
+
+}  // namespace edgewise::text
