@@ -55,8 +55,6 @@ Result<text::GgufVocab> ReadGgufVocab(const GgufFile& file) {
   EW_RETURN_IF_ERROR(ReadFlag(file, "tokenizer.ggml.add_bos_token", &vocab.add_bos));
   EW_RETURN_IF_ERROR(ReadFlag(file, "tokenizer.ggml.add_eos_token", &vocab.add_eos));
   EW_RETURN_IF_ERROR(ReadFlag(file, "tokenizer.ggml.add_space_prefix", &vocab.add_space_prefix));
-  EW_RETURN_IF_ERROR(
-      ReadFlag(file, "tokenizer.ggml.remove_extra_whitespaces", &vocab.remove_extra_whitespaces));
   return vocab;
 }
 
