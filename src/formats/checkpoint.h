@@ -59,6 +59,8 @@ class CheckpointWriter {
 
  private:
   CheckpointWriter(Env& env, std::string dir, int64_t step);
+  Status WriteManifest();
+  Status Publish();
 
   Env& env_;
   std::string dir_;

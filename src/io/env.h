@@ -23,6 +23,13 @@ class WritableFile {
   virtual Status Close() = 0;
 };
 
+class ReadableFile {
+ public:
+  virtual ~ReadableFile() = default;
+  // Reads on from where the last read ended, up to buffer.size() bytes; 0 at the end of the file.
+  virtual Result<size_t> Read(std::span<std::byte> buffer) = 0;
+};
+
 class Env {
  public:
   virtual ~Env() = default;
@@ -31,6 +38,8 @@ class Env {
   // Opens for appending; creates when absent.
   virtual Result<std::unique_ptr<WritableFile>> NewAppendableFile(const std::string& path) = 0;
   virtual Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) = 0;
+  // For files that are too large to hold in memory. The default reads through ReadFile.
+  virtual Result<std::unique_ptr<ReadableFile>> NewReadableFile(const std::string& path);
   virtual Status Rename(const std::string& from, const std::string& to) = 0;
   virtual Status SyncDir(const std::string& path) = 0;
   virtual Status CreateDirs(const std::string& path) = 0;

@@ -56,8 +56,33 @@ class PosixWritableFile : public WritableFile {
   std::string path_;
 };
 
+class PosixReadableFile : public ReadableFile {
+ public:
+  PosixReadableFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  ~PosixReadableFile() override { ::close(fd_); }
+  PosixReadableFile(const PosixReadableFile&) = delete;
+  PosixReadableFile& operator=(const PosixReadableFile&) = delete;
+
+  Result<size_t> Read(std::span<std::byte> buffer) override {
+    for (;;) {
+      const ssize_t n = ::read(fd_, buffer.data(), buffer.size());
+      if (n >= 0) return static_cast<size_t>(n);
+      if (errno != EINTR) return Errno("read", path_);
+    }
+  }
+
+ private:
+  int fd_;
+  std::string path_;
+};
+
 class PosixEnvImpl : public Env {
  public:
+  Result<std::unique_ptr<ReadableFile>> NewReadableFile(const std::string& path) override {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return Errno("open", path);
+    return std::unique_ptr<ReadableFile>(new PosixReadableFile(fd, path));
+  }
   Result<std::unique_ptr<WritableFile>> NewWritableFile(const std::string& path) override {
     return Open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
   }

@@ -1,0 +1,33 @@
+#include "io/env.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+namespace edgewise {
+namespace {
+
+class StringReadableFile : public ReadableFile {
+ public:
+  explicit StringReadableFile(std::string contents) : contents_(std::move(contents)) {}
+
+  Result<size_t> Read(std::span<std::byte> buffer) override {
+    const size_t n = std::min(buffer.size(), contents_.size() - position_);
+    if (n != 0) std::memcpy(buffer.data(), contents_.data() + position_, n);
+    position_ += n;
+    return n;
+  }
+
+ private:
+  std::string contents_;
+  size_t position_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ReadableFile>> Env::NewReadableFile(const std::string& path) {
+  EW_ASSIGN(std::string contents, ReadFile(path, std::numeric_limits<int64_t>::max()));
+  return std::unique_ptr<ReadableFile>(new StringReadableFile(std::move(contents)));
+}
+
+}  // namespace edgewise
