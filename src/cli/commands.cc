@@ -1,9 +1,12 @@
-#include "cli/command.h"
+#include "cli/commands.h"
 
 namespace edgewise::cli {
 
 std::vector<std::unique_ptr<Command>> MakeCommands() {
   std::vector<std::unique_ptr<Command>> commands;
+  commands.push_back(MakeTokenize());
+  commands.push_back(MakeEval());
+  commands.push_back(MakeGenerate());
   return commands;
 }
 

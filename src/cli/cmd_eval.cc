@@ -1,0 +1,152 @@
+// edgewise eval MODEL --data FILE --protocol P | --task FILE|mmlu
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+
+#include "cli/commands.h"
+#include "cli/counter_line.h"
+#include "cli/model_options.h"
+#include "eval/multiple_choice.h"
+#include "eval/perplexity.h"
+#include "io/env.h"
+#include "report/table.h"
+
+namespace edgewise::cli {
+namespace {
+
+class Eval : public Command {
+ public:
+  std::string name() const override { return "eval"; }
+  std::string summary() const override { return "Perplexity, loss and task accuracy"; }
+
+  void Declare(CLI::App& app) override {
+    DeclareModel(app, model_);
+    app.add_option("--data", data_, "Text or JSONL file; with --task mmlu: its archive or folder");
+    app.add_option("--protocol", protocol_, "Perplexity as defined by: fixed, lm-eval, llama.cpp");
+    app.add_option("--task", task_, "'mmlu', or a file with multiple-choice questions");
+    app.add_option("-c,--ctx", ctx_, "Tokens of one input (default: by protocol)")
+        ->check(CLI::NonNegativeNumber);
+    app.add_option("--limit-tokens", limit_tokens_, "Only so many first tokens of the text")
+        ->check(CLI::NonNegativeNumber);
+    app.add_option("--chunks", limit_chunks_, "Only so many first chunks")
+        ->check(CLI::NonNegativeNumber);
+    app.add_option("--limit", limit_, "Only so many first documents or questions (of each subject)")
+        ->check(CLI::NonNegativeNumber);
+    app.add_option("--shots", shots_, "MMLU: examples before each question")
+        ->check(CLI::Range(0, 5))
+        ->capture_default_str();
+    app.add_option("--split", split_, "MMLU: test, val or dev")
+        ->check(CLI::IsMember({"test", "val", "dev"}))
+        ->capture_default_str();
+    app.add_option("--delimiter", delimiter_, "Between question and choice (default: a space)");
+  }
+
+  Status Run(Invocation& inv) override {
+    if (task_.empty() == data_.empty() && task_ != "mmlu") {
+      return InvalidArgument("give either --data FILE --protocol P or --task FILE|mmlu");
+    }
+    EW_ASSIGN(auto session, OpenSession(inv, model_));
+    return task_.empty() ? RunPerplexity(inv, *session) : RunTask(inv, *session);
+  }
+
+ private:
+  Status RunPerplexity(Invocation& inv, infer::Session& session) {
+    eval::PerplexityOptions options;
+    if (protocol_.empty()) {
+      return InvalidArgument(
+          "perplexity needs its protocol: --protocol fixed, lm-eval or llama.cpp");
+    }
+    EW_ASSIGN(options.protocol, eval::ParseProtocol(protocol_));
+    options.ctx = ctx_;
+    options.limit_tokens = limit_tokens_;
+    options.limit_chunks = limit_chunks_;
+    options.limit_documents = limit_;
+    options.cancel = &inv.stop();
+    Result<eval::PerplexityResult> r = [&] {
+      CounterLine line(inv.console(), "perplexity", "so far");
+      options.progress = [&](int64_t done, int64_t total, double ppl) {
+        line.Update(done, total, ppl);
+      };
+      return eval::Perplexity(session, data_, options);
+    }();
+    if (!r.ok()) return r.status();
+    OrderedJson json;
+    json["protocol"] = ProtocolName(r->protocol);
+    json["ctx"] = r->ctx;
+    json["tokens"] = r->tokens;
+    json["nll"] = r->nll;
+    json["perplexity"] = r->perplexity;
+    json["chunks"] = r->chunks;
+    if (r->protocol == eval::Protocol::kLlamaCpp) json["uncertainty"] = r->uncertainty;
+    if (r->protocol == eval::Protocol::kLmEval) {
+      json["documents"] = r->documents;
+      json["words"] = r->words;
+      json["word_perplexity"] = r->perplexity;
+      json["byte_perplexity"] = r->byte_perplexity;
+      json["bits_per_byte"] = r->bits_per_byte;
+    }
+    inv.console().SetResult(std::move(json));
+    return Status::Ok();
+  }
+
+  // --data, else where the data sets of the tests lie.
+  std::string MmluPath() const {
+    if (!data_.empty()) return data_;
+    const char* root = std::getenv("EDGEWISE_DATA");
+    return JoinPath(root != nullptr && *root != '\0' ? root : "../shared/data", "datasets/mmlu");
+  }
+
+  Status RunTask(Invocation& inv, infer::Session& session) {
+    std::vector<eval::Question> questions;
+    if (task_ == "mmlu") {
+      EW_ASSIGN(questions, eval::ReadMmlu(MmluPath(), shots_, split_));
+    } else {
+      EW_ASSIGN(questions, eval::ReadQuestions(task_, delimiter_));
+    }
+    eval::ChoiceOptions options;
+    options.limit = limit_;
+    options.ctx = ctx_;
+    options.cancel = &inv.stop();
+    Result<eval::ChoiceResult> r = [&] {
+      CounterLine line(inv.console(), "questions", "accuracy");
+      options.progress = [&](int64_t done, int64_t total, double accuracy) {
+        line.Update(done, total, accuracy);
+      };
+      return eval::ScoreQuestions(session, questions, options);
+    }();
+    if (!r.ok()) return r.status();
+    OrderedJson json;
+    json["accuracy"] = r->all.accuracy();
+    json["stderr"] = r->standard_error;
+    json["n"] = r->all.n;
+    json["task"] = task_;
+    json["accuracy_norm"] = r->normalized.accuracy();
+    json["accuracy_macro"] = r->macro_accuracy;
+    json["truncated"] = r->truncated;
+    if (task_ == "mmlu") json["shots"] = shots_;
+    if (r->truncated > 0) {
+      inv.console().Log(fmt::format(
+          "note: {} of {} questions were longer than the context and lost their beginning",
+          r->truncated, r->all.n));
+    }
+    OrderedJson groups = OrderedJson::object();
+    for (const auto& [name, score] : r->groups) {
+      if (!name.empty()) groups[name] = {{"accuracy", score.accuracy()}, {"n", score.n}};
+    }
+    if (!groups.empty()) json["groups"] = std::move(groups);
+    inv.console().SetResult(std::move(json));
+    return Status::Ok();
+  }
+
+  ModelOptions model_;
+  std::string data_, protocol_, task_, split_ = "test", delimiter_ = " ";
+  int64_t ctx_ = 0, limit_tokens_ = 0, limit_chunks_ = 0, limit_ = 0;
+  int shots_ = 5;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeEval() { return std::make_unique<Eval>(); }
+
+}  // namespace edgewise::cli

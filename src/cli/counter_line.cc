@@ -1,0 +1,43 @@
+#include "cli/counter_line.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace edgewise::cli {
+namespace {
+
+bool LiveTerminal() {
+  const char* term = std::getenv("TERM");
+  const char* ci = std::getenv("CI");
+  return isatty(STDERR_FILENO) == 1 && term != nullptr && std::string_view(term) != "dumb" &&
+         (ci == nullptr || *ci == '\0');
+}
+
+}  // namespace
+
+CounterLine::CounterLine(Console& console, std::string label, std::string figure)
+    : console_(console),
+      label_(std::move(label)),
+      figure_(std::move(figure)),
+      live_(LiveTerminal()),
+      last_(std::chrono::steady_clock::now()) {}
+
+CounterLine::~CounterLine() {
+  if (open_) fmt::print(stderr, "\n");
+}
+
+void CounterLine::Update(int64_t done, int64_t total, double value) {
+  if (console_.quiet()) return;
+  const auto now = std::chrono::steady_clock::now();
+  const double since = std::chrono::duration<double>(now - last_).count();
+  if (since < (live_ ? 0.2 : 10.0) && !(live_ && done == total)) return;
+  last_ = now;
+  fmt::print(stderr, "{}{} {}/{} ({} {:.4g}){}", live_ ? "\r" : "", label_, done, total, figure_,
+             value, live_ ? "\x1b[K" : "\n");
+  std::fflush(stderr);
+  open_ = live_;
+}
+
+}  // namespace edgewise::cli

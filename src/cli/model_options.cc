@@ -1,0 +1,30 @@
+#include "cli/model_options.h"
+
+#include <CLI/CLI.hpp>
+
+namespace edgewise::cli {
+
+void DeclareModel(CLI::App& app, ModelOptions& options) {
+  app.add_option("model", options.model, "Hugging Face directory, GGUF file or hub id");
+  app.add_option("--adapter,--lora", options.adapter,
+                 "PEFT adapter, or the run directory of 'edgewise tune'");
+  app.add_option("--dtype", options.dtype,
+                 "Type in which weights are held: as-stored, fp32, bf16, fp16")
+      ->capture_default_str();
+}
+
+Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const ModelOptions& options) {
+  if (options.model.empty()) return InvalidArgument("no MODEL is named");
+  infer::SessionOptions session;
+  Result<model::StorageDType> storage = model::ParseStorageDType(options.dtype);
+  if (!storage.ok()) return InvalidArgument("--dtype: " + storage.status().message());
+  session.load.storage = *storage;
+  session.adapter = options.adapter;
+  session.max_context = options.max_context;
+  EW_ASSIGN(ExecContext * exec, inv.Exec());
+  EW_ASSIGN(auto opened, infer::Session::Open(*exec, options.model, session));
+  for (const std::string& note : opened->model().notes()) inv.console().Log("note: " + note);
+  return opened;
+}
+
+}  // namespace edgewise::cli

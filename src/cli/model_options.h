@@ -1,0 +1,26 @@
+// Options that every command with a model shares.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "cli/command.h"
+#include "infer/session.h"
+
+namespace edgewise::cli {
+
+struct ModelOptions {
+  std::string model;
+  std::string adapter;
+  std::string dtype = "as-stored";
+  int64_t max_context = 0;
+};
+
+// The positional MODEL, --adapter, --dtype.
+void DeclareModel(CLI::App& app, ModelOptions& options);
+
+// Error: no model named, everything that Session::Open finds.
+Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const ModelOptions& options);
+
+}  // namespace edgewise::cli
