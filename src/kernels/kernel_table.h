@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "exec/cpu.h"
+#include "kernels/attention.h"
 #include "tensor/dtype.h"
 
 namespace edgewise::kernels {
@@ -23,6 +24,55 @@ struct BPanels {
   const float* data = nullptr;
   int64_t panel_stride = 0;
   int64_t k_stride = 0;
+};
+
+// Keys of one attention tile.
+inline constexpr int64_t kAttentionKeys = 64;
+
+// The operands of AttentionForward and AttentionBackward.
+struct AttentionArgs {
+  AttentionShape shape;
+  AttentionMask mask;
+  int64_t q_len = 0;
+  const float* q = nullptr;
+  int64_t ldq = 0;
+  const float *k = nullptr, *v = nullptr;
+  int64_t ldkv = 0;
+  float* out = nullptr;
+  int64_t ldo = 0;
+  float* lse = nullptr;
+};
+struct AttentionGradArgs {
+  AttentionShape shape;
+  AttentionMask mask;
+  int64_t len = 0;
+  const float* q = nullptr;
+  int64_t ldq = 0;
+  const float *k = nullptr, *v = nullptr;
+  int64_t ldkv = 0;
+  const float *out = nullptr, *dout = nullptr;
+  int64_t ldo = 0;
+  const float* lse = nullptr;
+  float* dq = nullptr;
+  int64_t lddq = 0;
+};
+
+// What the head loss knows of one row after some blocks of the vocabulary.
+struct LogitsRow {
+  double sum = 0;  // of exp(logit - max)
+  float max = 0;   // start with minus infinity
+  float target_logit = 0;
+  float lse = 0;  // log-sum-exp, once all blocks are seen
+  int32_t best = -1;
+};
+
+// AdamW with everything that depends on the step alone worked out.
+struct AdamWConstants {
+  float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
+  float decay;                 // 1 - lr weight_decay
+  float step_size;             // lr / (1 - beta1^step)
+  float inv_sqrt_correction2;  // (1 - beta2^step)^-1/2
+  float eps;
 };
 
 struct KernelTable {
@@ -50,6 +100,56 @@ struct KernelTable {
   // spares packing A. Another order of addition than multiply's.
   void (*multiply_thin)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
                         const float* b, int64_t ldb, float alpha, float* c, int64_t ldc, bool add);
+
+  // --- Attention (cpu/attention.inl.h). Scratch sizes in floats.
+
+  int64_t (*attention_forward_scratch)(int64_t rows, int64_t head_dim);
+  // Queries [q_begin, q_end) of heads [head_begin, head_end), which share a key-value head.
+  // rows = heads * queries.
+  void (*attention_forward)(const AttentionArgs& args, int64_t head_begin, int64_t head_end,
+                            int64_t q_begin, int64_t q_end, float* scratch);
+  int64_t (*attention_backward_scratch)(int64_t len, int64_t head_dim);
+  // Query head `head`: writes its dq, and its share of dk and dv [len, head_dim].
+  void (*attention_backward)(const AttentionGradArgs& args, int64_t head, float* dk, float* dv,
+                             int64_t lddkv, float* scratch);
+
+  // --- Rows and elements (cpu/elementwise.inl.h); as in elementwise.h and adamw.h, one thread.
+
+  void (*rms_norm)(int64_t rows, int64_t n, float eps, bool plus_one, const float* x,
+                   const float* weight, float* y, float* rstd);
+  void (*rms_norm_vjp)(int64_t rows, int64_t n, bool plus_one, const float* x, const float* weight,
+                       const float* rstd, const float* dy, float* dx, bool add);
+  // dweight[n] += sum over rows of dy x rstd, for n columns of rows that are ld apart.
+  void (*rms_norm_weight_vjp)(int64_t rows, int64_t n, int64_t ld, const float* x,
+                              const float* rstd, const float* dy, float* dweight);
+  void (*rope)(int64_t rows, int64_t heads, int64_t head_dim, float* x, int64_t ldx,
+               const int32_t* positions, const float* cos_table, const float* sin_table,
+               bool inverse);
+  void (*swiglu)(int64_t count, const float* gate, const float* up, float* out);
+  void (*swiglu_vjp)(int64_t count, const float* gate, const float* up, const float* dout,
+                     float* dgate, float* dup);
+  void (*geglu)(int64_t count, const float* gate, const float* up, float* out);  // tanh form
+  void (*geglu_vjp)(int64_t count, const float* gate, const float* up, const float* dout,
+                    float* dgate, float* dup);
+  void (*axpy)(int64_t count, float a, const float* x, float* y);  // y += a x
+  void (*scale)(int64_t count, float a, float* x);                 // x *= a
+  bool (*finite)(int64_t count, const float* x);
+  void (*adamw)(const AdamWConstants& c, int64_t count, float* param, const float* grad, float* m,
+                float* v);
+
+  // --- Head loss (cpu/softmax.inl.h).
+
+  // Takes logits of the vocabulary entries [first, first + columns) into each row's state and
+  // replaces them by exp(logit - max) (times the derivative of the soft cap). correction[r]: what
+  // sums kept by the caller must be multiplied with. Returns an upper bound of the final
+  // probability of every entry of the block.
+  float (*logits_step)(int64_t rows, int64_t columns, float* z, int64_t ldz, float softcap,
+                       int64_t first, const int32_t* targets, LogitsRow* state, float* correction);
+  // Replaces logits by their gradients scale[r] (probability - [entry is the target]), times the
+  // derivative of the soft cap. Needs state.lse.
+  void (*logits_vjp)(int64_t rows, int64_t columns, float* z, int64_t ldz, float softcap,
+                     int64_t first, const int32_t* targets, const LogitsRow* state,
+                     const float* scale);
 };
 
 // The table that serves `isa` (those with integer dot products share the fp32 code of the set they

@@ -1,56 +1,312 @@
+// Rows with a label are taken in chunks. First pass over the vocabulary: log-sum-exp and, in the
+// same sweep, sum_v exp(z_v - max) W_v with the running maximum, which is the gradient of the
+// hidden state up to a factor (the same trick as in attention), so logits are computed once. The
+// gradients of the head itself need the final log-sum-exp and take a second sweep.
 #include "kernels/loss.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
-#include "kernels/ref/cross_entropy.h"
-#include "kernels/weight_rows.h"
+#include "kernels/head_tile.h"
+#include "kernels/linear.h"
 
 namespace edgewise::kernels {
+namespace {
+
+// Hidden rows and their gradients of one chunk, and packed tiles in flight.
+constexpr int64_t kChunkBytes = 8 << 20;
+constexpr int64_t kTilesBytes = 4 << 20;
+constexpr int64_t kMaxTiles = 8;
+constexpr int64_t kFloat = sizeof(float);
+
+class HeadLossRun {
+ public:
+  HeadLossRun(ExecContext& ctx, const HeadLossArgs& a)
+      : ctx_(ctx),
+        a_(a),
+        t_(TableFor(ctx.isa())),
+        h_(a.head.cols),
+        vocab_(a.head.rows),
+        r_(a.lora_r),
+        group_(int64_t{t_.mr} * std::max(1, 56 / t_.mr)),
+        packer_(t_, a.head, a.lora_b, a.lora_r),
+        backward_(a.grad_scale != 0),
+        want_dx_(backward_ && (a.dhidden != nullptr || (r_ > 0 && a.dlora_a != nullptr))),
+        want_dhead_(backward_ && (a.dhead != nullptr || (r_ > 0 && a.dlora_b != nullptr))) {}
+
+  HeadLossResult Run() {
+    for (int64_t t = 0; t < a_.tokens; ++t) {
+      if (a_.token_loss != nullptr) a_.token_loss[t] = 0;
+      if (a_.targets[t] >= 0) rows_.push_back(t);
+    }
+    if (a_.dhidden != nullptr) {
+      ctx_.ParallelFor(a_.tokens, 64, [&](int64_t begin, int64_t end, int) {
+        std::fill(a_.dhidden + begin * h_, a_.dhidden + end * h_, 0.0f);
+      });
+    }
+    if (rows_.empty()) return result_;
+    if (r_ > 0) {
+      ha_ = FloatBuffer(a_.tokens * r_);
+      MatMulNT(ctx_, a_.tokens, r_, h_, a_.lora_scale, a_.hidden, h_,
+               WeightRef::Dense(a_.lora_a, r_, h_), ha_.data(), r_);
+      if (want_dx_) dxb_ = FloatBuffer::Zeros(a_.tokens * r_);
+    }
+    const int64_t labelled = static_cast<int64_t>(rows_.size());
+    const int64_t row_bytes = (h_ + r_) * kFloat * (want_dx_ ? 2 : 1);
+    const int64_t max_chunk = std::max(group_, kChunkBytes / row_bytes / group_ * group_);
+    for (int64_t begin = 0; begin < labelled; begin += max_chunk) {
+      Chunk(begin, std::min(max_chunk, labelled - begin));
+    }
+    FinishLora();
+    return result_;
+  }
+
+ private:
+  int32_t Target(int64_t row) const { return targets_[static_cast<size_t>(row)]; }
+
+  void Chunk(int64_t begin, int64_t rows) {
+    begin_ = begin;
+    n_ = rows;
+    padded_ = RoundUp(rows, t_.mr);
+    state_.assign(static_cast<size_t>(rows), LogitsRow{});
+    targets_.resize(static_cast<size_t>(rows));
+    scale_.resize(static_cast<size_t>(rows));
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t token = rows_[static_cast<size_t>(begin + i)];
+      state_[static_cast<size_t>(i)].max = -std::numeric_limits<float>::infinity();
+      targets_[static_cast<size_t>(i)] = a_.targets[token];
+      scale_[static_cast<size_t>(i)] =
+          a_.grad_scale * (a_.weights == nullptr ? 1.0f : a_.weights[token]);
+    }
+    // Shared memory: packed hidden rows, gradients, packed tiles.
+    tile_floats_ = packer_.logits_floats() + (want_dx_ ? packer_.gradient_floats() : 0);
+    tiles_ = std::clamp(kTilesBytes / (tile_floats_ * kFloat), int64_t{1}, kMaxTiles);
+    const int64_t x_floats = padded_ * (h_ + r_), o_floats = want_dx_ ? n_ * (h_ + r_) : 0;
+    auto* shared = static_cast<float*>(ctx_.SharedScratch(
+        static_cast<size_t>((x_floats + o_floats + tiles_ * tile_floats_) * kFloat)));
+    x_ = shared;
+    o_ = x_ + x_floats;
+    packed_ = o_ + o_floats;
+    PackHidden();
+    FirstSweep();
+    FinishRows();
+    if (want_dhead_) SecondSweep();
+  }
+
+  // x_ = [hidden | lora_scale hidden A^T] of the chunk's rows, in panels for each block of k.
+  void PackHidden() {
+    const HeadBlocks& blocks = packer_.blocks();
+    ctx_.pool().Run(CeilDiv(n_, t_.mr), [&](int64_t panel, int worker) {
+      const int64_t r0 = panel * t_.mr, rows = std::min<int64_t>(t_.mr, n_ - r0);
+      auto* gathered =
+          static_cast<float*>(ctx_.Scratch(worker, static_cast<size_t>(rows * (h_ + r_) * kFloat)));
+      float* low = gathered + rows * h_;
+      for (int64_t i = 0; i < rows; ++i) {
+        const int64_t token = rows_[static_cast<size_t>(begin_ + r0 + i)];
+        std::copy_n(a_.hidden + token * h_, h_, gathered + i * h_);
+        if (r_ > 0) std::copy_n(ha_.data() + token * r_, r_, low + i * r_);
+      }
+      for (int64_t b = 0; b < blocks.count(); ++b) {
+        const int64_t k0 = blocks.start(b), kk = blocks.size(b);
+        const bool is_low = k0 == h_;
+        t_.pack_a(ALayout::kRowMajor, is_low ? low : gathered + k0, is_low ? r_ : h_, rows, kk,
+                  x_ + padded_ * k0 + r0 * kk);
+      }
+    });
+  }
+
+  float* DxRow(int64_t row) { return o_ + row * h_; }
+  float* DxbRow(int64_t row) { return o_ + n_ * h_ + row * r_; }
+
+  void FirstSweep() {
+    if (want_dx_) {
+      ctx_.ParallelFor(n_, group_, [&](int64_t begin, int64_t end, int) {
+        std::fill(DxRow(begin), DxRow(end), 0.0f);
+        if (r_ > 0) std::fill(DxbRow(begin), DxbRow(end), 0.0f);
+      });
+    }
+    // Groups of rows are fixed, since leaving out a block is decided group by group; how many of
+    // them make a task is not.
+    const int64_t groups = CeilDiv(n_, group_);
+    const int64_t per_task = std::clamp(groups / (2 * ctx_.threads()), int64_t{1}, int64_t{4});
+    const int64_t pack_scratch = packer_.scratch_floats();
+    for (int64_t v0 = 0; v0 < vocab_; v0 += tiles_ * kHeadTile) {
+      const int64_t tiles = std::min(tiles_, CeilDiv(vocab_ - v0, kHeadTile));
+      ctx_.pool().Run(tiles, [&](int64_t i, int worker) {
+        const int64_t first = v0 + i * kHeadTile;
+        float* logits = packed_ + i * tile_floats_;
+        packer_.Pack(
+            first, std::min(kHeadTile, vocab_ - first),
+            static_cast<float*>(ctx_.Scratch(worker, static_cast<size_t>(pack_scratch * kFloat))),
+            logits, want_dx_ ? logits + packer_.logits_floats() : nullptr);
+      });
+      ctx_.pool().Run(CeilDiv(groups, per_task), [&](int64_t task, int worker) {
+        auto* z = static_cast<float*>(
+            ctx_.Scratch(worker, static_cast<size_t>(group_ * (kHeadTile + 1) * kFloat)));
+        for (int64_t i = 0; i < tiles; ++i) {
+          const int64_t first = v0 + i * kHeadTile;
+          const int64_t end = std::min(groups, (task + 1) * per_task);
+          for (int64_t g = task * per_task; g < end; ++g) {
+            Block(g * group_, first, packed_ + i * tile_floats_, z);
+          }
+        }
+      });
+    }
+  }
+
+  // Rows [row, row + group) of the first sweep against one tile.
+  void Block(int64_t row, int64_t first, const float* packed, float* z) {
+    const int64_t rows = std::min(group_, n_ - row);
+    const int64_t columns = std::min(kHeadTile, vocab_ - first);
+    float* correction = z + group_ * kHeadTile;
+    packer_.Logits(row, rows, padded_, x_, columns, packed, z, kHeadTile);
+    const float bound = t_.logits_step(rows, columns, z, kHeadTile, a_.softcap, first,
+                                       targets_.data() + row, state_.data() + row, correction);
+    if (!want_dx_) return;
+    for (int64_t i = 0; i < rows; ++i) {
+      if (correction[i] == 1.0f) continue;
+      t_.scale(h_, correction[i], DxRow(row + i));
+      if (r_ > 0) t_.scale(r_, correction[i], DxbRow(row + i));
+    }
+    if (bound < a_.skip_below) return;
+    packer_.AddGradient(rows, columns, z, kHeadTile, packed + packer_.logits_floats(), DxRow(row),
+                        DxbRow(row));
+  }
+
+  // Losses, and gradients of the hidden rows: scale (o / sum - slope W_target).
+  void FinishRows() {
+    for (int64_t i = 0; i < n_; ++i) {
+      LogitsRow& s = state_[static_cast<size_t>(i)];
+      const int64_t token = rows_[static_cast<size_t>(begin_ + i)];
+      const double lse = static_cast<double>(s.max) + std::log(s.sum);
+      s.lse = static_cast<float>(lse);
+      const double weight = a_.weights == nullptr ? 1.0 : a_.weights[token];
+      const double loss = weight * (lse - static_cast<double>(s.target_logit));
+      result_.loss_sum += loss;
+      result_.weight_sum += weight;
+      result_.labelled += 1;
+      result_.correct += s.best == Target(i) ? 1 : 0;
+      if (a_.token_loss != nullptr) a_.token_loss[token] = static_cast<float>(loss);
+    }
+    if (!want_dx_) return;
+    ctx_.ParallelFor(n_, 16, [&](int64_t begin, int64_t end, int worker) {
+      auto* target_row =
+          static_cast<float*>(ctx_.Scratch(worker, static_cast<size_t>(h_ * kFloat)));
+      for (int64_t i = begin; i < end; ++i) {
+        const LogitsRow& s = state_[static_cast<size_t>(i)];
+        const int64_t token = rows_[static_cast<size_t>(begin_ + i)];
+        const float scale = scale_[static_cast<size_t>(i)];
+        const float inverse = static_cast<float>(static_cast<double>(scale) / s.sum);
+        float slope = scale;
+        if (a_.softcap > 0) {
+          const float c = s.target_logit / a_.softcap;
+          slope *= 1.0f - c * c;
+        }
+        if (a_.dhidden != nullptr) {
+          float* dx = a_.dhidden + token * h_;
+          WeightRowsToF32(a_.head, Target(i), 1, target_row);
+          t_.axpy(h_, inverse, DxRow(i), dx);
+          t_.axpy(h_, -slope, target_row, dx);
+        }
+        if (r_ > 0) {
+          float* dxb = dxb_.data() + token * r_;
+          t_.axpy(r_, inverse, DxbRow(i), dxb);
+          t_.axpy(r_, -slope, a_.lora_b + Target(i) * r_, dxb);
+        }
+      }
+    });
+  }
+
+  // dhead += dz^T hidden, dlora_b += dz^T (lora_scale hidden A^T): logits once more, now tile by
+  // tile, so that every row of the head belongs to one task.
+  void SecondSweep() {
+    const int64_t z_floats = n_ * kHeadTile, w_floats = packer_.logits_floats();
+    const int64_t x_floats = RoundUp(h_ + r_, t_.nr) * group_;
+    const int64_t total =
+        z_floats + w_floats + x_floats + packer_.scratch_floats() + group_ * (h_ + r_);
+    ctx_.pool().Run(CeilDiv(vocab_, kHeadTile), [&](int64_t tile, int worker) {
+      auto* z = static_cast<float*>(ctx_.Scratch(worker, static_cast<size_t>(total * kFloat)));
+      float* w = z + z_floats;
+      float* x = w + w_floats;
+      float* gathered = x + x_floats;
+      float* pack_scratch = gathered + group_ * (h_ + r_);
+      const int64_t first = tile * kHeadTile, columns = std::min(kHeadTile, vocab_ - first);
+      packer_.Pack(first, columns, pack_scratch, w, nullptr);
+      for (int64_t row = 0; row < n_; row += group_) {
+        const int64_t rows = std::min(group_, n_ - row);
+        packer_.Logits(row, rows, padded_, x_, columns, w, z, kHeadTile);
+        t_.logits_vjp(rows, columns, z, kHeadTile, a_.softcap, first, targets_.data() + row,
+                      state_.data() + row, scale_.data() + row);
+        if (NothingToAdd(row, rows, columns, z)) continue;
+        for (int64_t i = 0; i < rows; ++i) {
+          const int64_t token = rows_[static_cast<size_t>(begin_ + row + i)];
+          std::copy_n(a_.hidden + token * h_, h_, gathered + i * h_);
+          if (r_ > 0) std::copy_n(ha_.data() + token * r_, r_, gathered + rows * h_ + i * r_);
+        }
+        if (a_.dhead != nullptr) {
+          t_.pack_b(DType::kF32, gathered, h_, h_, rows, x);
+          t_.multiply(columns, h_, rows, ALayout::kKMajor, z, kHeadTile, {x, rows * t_.nr, t_.nr},
+                      1.0f, a_.dhead + first * h_, h_, true);
+        }
+        if (r_ > 0 && a_.dlora_b != nullptr) {
+          t_.pack_b(DType::kF32, gathered + rows * h_, r_, r_, rows, x);
+          t_.multiply(columns, r_, rows, ALayout::kKMajor, z, kHeadTile, {x, rows * t_.nr, t_.nr},
+                      1.0f, a_.dlora_b + first * r_, r_, true);
+        }
+      }
+    });
+  }
+
+  // Every probability of the block is below the limit and no entry of it is a target.
+  bool NothingToAdd(int64_t row, int64_t rows, int64_t columns, const float* z) const {
+    if (a_.skip_below <= 0) return false;
+    for (int64_t i = 0; i < rows; ++i) {
+      const float limit = a_.skip_below * std::fabs(scale_[static_cast<size_t>(row + i)]);
+      for (int64_t j = 0; j < columns; ++j) {
+        if (!(std::fabs(z[i * kHeadTile + j]) < limit)) return false;
+      }
+    }
+    return true;
+  }
+
+  // dhidden += lora_scale dxb A; dlora_a += lora_scale dxb^T hidden.
+  void FinishLora() {
+    if (r_ == 0 || !want_dx_) return;
+    if (a_.dhidden != nullptr) {
+      MatMulNN(ctx_, a_.tokens, h_, r_, a_.lora_scale, dxb_.data(), r_,
+               WeightRef::Dense(a_.lora_a, r_, h_), a_.dhidden, h_, Accumulate::kAdd);
+    }
+    if (a_.dlora_a != nullptr) {
+      MatMulTN(ctx_, r_, h_, a_.tokens, a_.lora_scale, dxb_.data(), r_, a_.hidden, h_, a_.dlora_a,
+               h_, Accumulate::kAdd);
+    }
+  }
+
+  ExecContext& ctx_;
+  const HeadLossArgs& a_;
+  const KernelTable& t_;
+  const int64_t h_, vocab_, r_;
+  const int64_t group_;  // rows that are skipped or not together
+  const HeadTilePacker packer_;
+  const bool backward_, want_dx_, want_dhead_;
+  HeadLossResult result_;
+  std::vector<int64_t> rows_;  // tokens with a label
+  FloatBuffer ha_, dxb_;  // [tokens, r]: lora_scale hidden A^T; gradient of (that / lora_scale)
+  // Of the current chunk.
+  int64_t begin_ = 0, n_ = 0, padded_ = 0, tiles_ = 0, tile_floats_ = 0;
+  float *x_ = nullptr, *o_ = nullptr, *packed_ = nullptr;
+  std::vector<LogitsRow> state_;
+  std::vector<int32_t> targets_;
+  std::vector<float> scale_;
+};
+
+}  // namespace
 
 HeadLossResult HeadLoss(ExecContext& ctx, const HeadLossArgs& args) {
-  static_cast<void>(ctx);
-  const int64_t h = args.head.cols, vocab = args.head.rows;
-  std::vector<float> head(static_cast<size_t>(vocab * h));
-  WeightRowsToF32(args.head, 0, vocab, head.data());
-  if (args.dhidden != nullptr) {
-    std::memset(args.dhidden, 0, static_cast<size_t>(args.tokens * h) * sizeof(float));
-  }
-  HeadLossResult result;
-  std::vector<float> logits(static_cast<size_t>(vocab));
-  for (int64_t t = 0; t < args.tokens; ++t) {
-    ref::HeadLossProblem<float> p;
-    p.tokens = 1;
-    p.hidden_size = h;
-    p.vocab = vocab;
-    p.hidden = args.hidden + t * h;
-    p.head = head.data();
-    p.targets = args.targets + t;
-    p.weights = args.weights == nullptr ? nullptr : args.weights + t;
-    p.softcap = args.softcap;
-    p.grad_scale = args.grad_scale;
-    p.lora_r = args.lora_r;
-    p.lora_scale = args.lora_scale;
-    p.lora_a = args.lora_a;
-    p.lora_b = args.lora_b;
-    p.dhidden = args.dhidden == nullptr ? nullptr : args.dhidden + t * h;
-    p.dhead = args.dhead;
-    p.dlora_a = args.dlora_a;
-    p.dlora_b = args.dlora_b;
-    p.token_loss = args.token_loss == nullptr ? nullptr : args.token_loss + t;
-    p.logits = logits.data();
-    result.loss_sum += ref::HeadLoss<float>(p);
-    if (args.targets[t] < 0) continue;
-    ++result.labelled;
-    result.weight_sum += args.weights == nullptr ? 1.0 : args.weights[t];
-    int64_t best = 0;
-    for (int64_t v = 1; v < vocab; ++v) {
-      if (logits[static_cast<size_t>(v)] > logits[static_cast<size_t>(best)]) best = v;
-    }
-    if (best == args.targets[t]) ++result.correct;
-  }
-  return result;
+  return HeadLossRun(ctx, args).Run();
 }
 
 void LogSoftmaxAt(ExecContext& ctx, int64_t rows, int64_t vocab, const float* logits,

@@ -1,0 +1,215 @@
+// Attention in tiles of kAttentionKeys keys: one task of the forward pass (a block of queries of
+// heads that share keys), one task of the backward pass (one query head). Tiles start at multiples
+// of kAttentionKeys, and a tile that a query does not see leaves its sums as they are, so a query's
+// bits do not depend on which others are in its block.
+#pragma once
+
+#include "kernels/cpu/elementwise.inl.h"
+#include "kernels/cpu/gemm.inl.h"
+
+namespace edgewise::kernels::EW_ISA_NAMESPACE {
+namespace {
+
+constexpr int64_t kKeys = kAttentionKeys;
+// Queries of one inner block of the backward pass: whole register tiles.
+constexpr int64_t kQueries = kMr * (kMr < 56 ? 56 / kMr : 1);
+
+constexpr int64_t PadColumns(int64_t n) { return (n + kNr - 1) / kNr * kNr; }
+
+// Rows of a [rows, n] matrix as the right side of a product: in place when n fills whole panels,
+// else copied to `packed`.
+EW_INLINE BPanels RowPanels(const float* src, int64_t ld, int64_t rows, int64_t n, float* packed) {
+  if (n % kNr == 0) return {src, kNr, ld};
+  PackB(DType::kF32, src, ld, n, rows, packed);
+  return {packed, kNr * rows, kNr};
+}
+
+// Keys of tile k0 that a query sees: [lo, hi), counted from k0.
+struct Visible {
+  int64_t lo, hi;
+};
+EW_INLINE Visible VisibleKeys(int64_t first, int64_t last, int64_t k0, int64_t keys) {
+  const int64_t lo = first > k0 ? first - k0 : 0;
+  const int64_t end = last + 1 - k0;
+  return {lo, end < keys ? end : keys};
+}
+
+EW_INLINE Vec KeepRange(Vec v, int64_t index, Visible range, Vec other) {
+  const Vec i = Iota() + Set1(static_cast<float>(index));
+  const Vec kept = SelectLess(i, Set1(static_cast<float>(range.hi)), v, other);
+  return SelectLess(i, Set1(static_cast<float>(range.lo)), other, kept);
+}
+
+// One row of scores to weights exp(s - max), in place; returns by how much earlier sums must be
+// multiplied. s has room for kKeys.
+EW_INLINE float SoftmaxStep(float* s, Visible range, float softcap, float* max, float* sum) {
+  if (range.lo >= range.hi) {
+    for (int64_t j = 0; j < kKeys; j += kLanes) Store(s + j, Set1(0.0f));
+    return 1.0f;
+  }
+  const Vec minus_inf = Set1(-__builtin_inff());
+  const bool whole = range.lo == 0 && range.hi == kKeys;
+  Vec top = minus_inf;
+  for (int64_t j = 0; j < kKeys; j += kLanes) {
+    Vec v = Load(s + j);
+    if (softcap > 0) v = Set1(softcap) * Tanh(v * Set1(1.0f / softcap));
+    if (!whole) v = KeepRange(v, j, range, minus_inf);
+    Store(s + j, v);
+    top = Max(top, v);
+  }
+  const float old = *max;
+  const float tile_max = ReduceMax(top);
+  const float now = old > tile_max ? old : tile_max;
+  const Vec shift = Set1(now);
+  Vec total = Set1(0.0f);
+  for (int64_t j = 0; j < kKeys; j += kLanes) {
+    const Vec p = Exp(Load(s + j) - shift);
+    Store(s + j, p);
+    total = total + p;
+  }
+  const float correction = now == old ? 1.0f : ExpScalar(old - now);
+  *sum = *sum * correction + ReduceAdd(total);
+  *max = now;
+  return correction;
+}
+
+int64_t AttentionForwardScratch(int64_t rows, int64_t d) {
+  const int64_t dp = PadColumns(d);
+  return (rows + kMr) * d + rows * dp + rows * kKeys + PadColumns(kKeys) * d + kKeys * dp +
+         2 * rows;
+}
+
+void AttentionForwardTask(const AttentionArgs& g, int64_t head_begin, int64_t head_end,
+                          int64_t q_begin, int64_t q_end, float* scratch) {
+  const int64_t d = g.shape.head_dim, dp = PadColumns(d);
+  const int64_t queries = q_end - q_begin, rows = (head_end - head_begin) * queries;
+  const int64_t kv = head_begin / (g.shape.q_heads / g.shape.kv_heads) * d;
+  float* q = scratch;
+  float* o = q + (rows + kMr) * d;
+  float* s = o + rows * dp;
+  float* kt = s + rows * kKeys;
+  float* vp = kt + PadColumns(kKeys) * d;
+  float* max = vp + kKeys * dp;
+  float* sum = max + rows;
+  // Row r of the block is head head_begin + r / queries, query q_begin + r % queries. Panels of
+  // packed queries must not mix heads unless their rows are evenly spaced; copying makes them so.
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t h = head_begin + r / queries, t = q_begin + r % queries;
+    const float* src = g.q + t * g.ldq + h * d;
+    ForVectors(d, [&](int64_t i, int64_t n) { StoreUpTo(o + r * d + i, LoadUpTo(src + i, n), n); });
+    max[r] = -__builtin_inff();
+    sum[r] = 0;
+  }
+  PackA(ALayout::kRowMajor, o, d, rows, d, q);
+  for (int64_t i = 0; i < rows * dp; ++i) o[i] = 0;
+
+  const int64_t last = g.mask.q_offset + q_end - 1;
+  for (int64_t k0 = g.mask.first_key[q_begin] / kKeys * kKeys; k0 <= last; k0 += kKeys) {
+    const int64_t keys = last + 1 - k0 < kKeys ? last + 1 - k0 : kKeys;
+    PackBTransposed(DType::kF32, g.k + k0 * g.ldkv + kv, g.ldkv, keys, d, kt);
+    Multiply(rows, keys, d, ALayout::kPanels, q, kMr * d, {kt, kNr * d, kNr}, g.shape.scale, s,
+             kKeys, false);
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t t = q_begin + r % queries;
+      const float correction = SoftmaxStep(
+          s + r * kKeys, VisibleKeys(g.mask.first_key[t], g.mask.q_offset + t, k0, keys),
+          g.shape.softcap, max + r, sum + r);
+      if (correction != 1.0f) Scale(dp, correction, o + r * dp);
+    }
+    Multiply(rows, d, keys, ALayout::kRowMajor, s, kKeys,
+             RowPanels(g.v + k0 * g.ldkv + kv, g.ldkv, keys, d, vp), 1.0f, o, dp, true);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t h = head_begin + r / queries, t = q_begin + r % queries;
+    const Vec inverse = Set1(1.0f / sum[r]);
+    float* out = g.out + t * g.ldo + h * d;
+    ForVectors(d, [&](int64_t i, int64_t n) {
+      StoreUpTo(out + i, LoadUpTo(o + r * dp + i, n) * inverse, n);
+    });
+    if (g.lse != nullptr) g.lse[h * g.q_len + t] = max[r] + __builtin_logf(sum[r]);
+  }
+}
+
+int64_t AttentionBackwardScratch(int64_t len, int64_t d) {
+  const int64_t dp = PadColumns(d);
+  return 2 * PadColumns(kKeys) * d + kKeys * dp + 2 * kQueries * dp + 2 * kQueries * kKeys +
+         2 * kKeys * dp + len;
+}
+
+// Scores and products with dout to weights p and ds, in place.
+EW_INLINE void SoftmaxVjpRow(float* s, float* dp, Visible range, float softcap, float scale,
+                             float lse, float delta) {
+  const Vec zero = Set1(0.0f);
+  for (int64_t j = 0; j < kKeys; j += kLanes) {
+    Vec v = Load(s + j), slope = Set1(scale);
+    if (softcap > 0) {
+      const Vec t = Tanh(v * Set1(1.0f / softcap));
+      v = Set1(softcap) * t;
+      slope = slope * (Set1(1.0f) - t * t);
+    }
+    const Vec p = Exp(v - Set1(lse));
+    const Vec ds = p * (Load(dp + j) - Set1(delta)) * slope;
+    Store(s + j, KeepRange(p, j, range, zero));
+    Store(dp + j, KeepRange(ds, j, range, zero));
+  }
+}
+
+void AttentionBackwardTask(const AttentionGradArgs& g, int64_t head, float* dk, float* dv,
+                           int64_t lddkv, float* scratch) {
+  const int64_t d = g.shape.head_dim, dp = PadColumns(d), len = g.len;
+  const int64_t hq = head * d, kv = head / (g.shape.q_heads / g.shape.kv_heads) * d;
+  float* kt = scratch;
+  float* vt = kt + PadColumns(kKeys) * d;
+  float* kp = vt + PadColumns(kKeys) * d;
+  float* qp = kp + kKeys * dp;
+  float* op = qp + kQueries * dp;
+  float* s = op + kQueries * dp;
+  float* ds = s + kQueries * kKeys;
+  float* dk_tile = ds + kQueries * kKeys;
+  float* dv_tile = dk_tile + kKeys * dp;
+  float* delta = dv_tile + kKeys * dp;
+  const float* lse = g.lse + head * len;
+  for (int64_t t = 0; t < len; ++t) {
+    delta[t] = Dot(d, g.dout + t * g.ldo + hq, g.out + t * g.ldo + hq);
+    float* dq = g.dq + t * g.lddq + hq;
+    ForVectors(d, [&](int64_t i, int64_t n) { StoreUpTo(dq + i, Set1(0.0f), n); });
+  }
+  for (int64_t k0 = 0; k0 < len; k0 += kKeys) {
+    const int64_t keys = len - k0 < kKeys ? len - k0 : kKeys;
+    const float* k = g.k + k0 * g.ldkv + kv;
+    PackBTransposed(DType::kF32, k, g.ldkv, keys, d, kt);
+    PackBTransposed(DType::kF32, g.v + k0 * g.ldkv + kv, g.ldkv, keys, d, vt);
+    const BPanels k_rows = RowPanels(k, g.ldkv, keys, d, kp);
+    for (int64_t i = 0; i < 2 * kKeys * dp; ++i) dk_tile[i] = 0;
+    // Later queries whose document starts beyond this tile do not see it, nor do any after them.
+    for (int64_t q0 = k0; q0 < len && g.mask.first_key[q0] < k0 + keys; q0 += kQueries) {
+      const int64_t n = len - q0 < kQueries ? len - q0 : kQueries;
+      const float* q = g.q + q0 * g.ldq + hq;
+      const float* dout = g.dout + q0 * g.ldo + hq;
+      Multiply(n, keys, d, ALayout::kRowMajor, q, g.ldq, {kt, kNr * d, kNr}, g.shape.scale, s,
+               kKeys, false);
+      Multiply(n, keys, d, ALayout::kRowMajor, dout, g.ldo, {vt, kNr * d, kNr}, 1.0f, ds, kKeys,
+               false);
+      for (int64_t r = 0; r < n; ++r) {
+        const int64_t t = q0 + r;
+        SoftmaxVjpRow(s + r * kKeys, ds + r * kKeys, VisibleKeys(g.mask.first_key[t], t, k0, keys),
+                      g.shape.softcap, g.shape.scale, lse[t], delta[t]);
+      }
+      Multiply(keys, d, n, ALayout::kKMajor, s, kKeys, RowPanels(dout, g.ldo, n, d, op), 1.0f,
+               dv_tile, dp, true);
+      Multiply(keys, d, n, ALayout::kKMajor, ds, kKeys, RowPanels(q, g.ldq, n, d, qp), 1.0f,
+               dk_tile, dp, true);
+      Multiply(n, d, keys, ALayout::kRowMajor, ds, kKeys, k_rows, 1.0f, g.dq + q0 * g.lddq + hq,
+               g.lddq, true);
+    }
+    for (int64_t j = 0; j < keys; ++j) {
+      ForVectors(d, [&](int64_t i, int64_t n) {
+        StoreUpTo(dk + (k0 + j) * lddkv + i, LoadUpTo(dk_tile + j * dp + i, n), n);
+        StoreUpTo(dv + (k0 + j) * lddkv + i, LoadUpTo(dv_tile + j * dp + i, n), n);
+      });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace edgewise::kernels::EW_ISA_NAMESPACE
