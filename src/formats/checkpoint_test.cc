@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <filesystem>
 #include <fstream>
+
+#include "formats/checkpoint_manifest.h"
 
 namespace edgewise::formats {
 namespace {
@@ -99,27 +102,25 @@ TEST_F(Checkpoints, DamageIsSeenAndNamed) {
   EXPECT_EQ(newest->skipped.size(), 8u);
 }
 
-TEST_F(Checkpoints, EveryBitOfTheManifestCounts) {
-  ASSERT_TRUE(Save(1).ok());
-  const std::string path = File(1, "manifest.json");
-  const std::string good = env_.ReadFile(path, 10000).value();
+TEST(CheckpointManifest, EveryBitCounts) {
+  CheckpointInfo info;
+  info.step = 7;
+  info.files["a.bin"] = {5, "0123456789abcdef"};
+  info.metadata["loss"] = "1.5";
+  const std::string good = FormatManifest(info);
+  ASSERT_TRUE(ParseManifest(good).ok());
   for (size_t i = 0; i < good.size(); ++i) {
-    for (const int bit : {0, 2, 5, 7}) {
+    for (int bit = 0; bit < 8; ++bit) {
       std::string bad = good;
       bad[i] = static_cast<char>(bad[i] ^ (1 << bit));
-      Put(path, bad);
-      const auto read = ReadCheckpoint(env_, dir_ + "/checkpoint-000001");
+      const auto read = ParseManifest(bad);
       if (!read.ok()) continue;
       // White space may change without harm.
       EXPECT_TRUE(std::isspace(static_cast<unsigned char>(good[i]))) << i << " " << good[i];
       EXPECT_EQ(read->metadata.at("loss"), "1.5");
     }
-    const auto cut = [&] {
-      Put(path, good.substr(0, i));
-      return ReadCheckpoint(env_, dir_ + "/checkpoint-000001");
-    }();
     // Only the newline at the end may be missing.
-    EXPECT_EQ(cut.ok(), i + 1 == good.size()) << i;
+    EXPECT_EQ(ParseManifest(good.substr(0, i)).ok(), i + 1 == good.size()) << i;
   }
 }
 

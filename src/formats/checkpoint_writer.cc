@@ -52,7 +52,7 @@ Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Begin(Env& env, cons
                                                                   int64_t step,
                                                                   int64_t expected_bytes) {
   if (step < 0) return InvalidArgument(fmt::format("a checkpoint of step {}", step));
-  if (const Status status = env.CreateDirs(dir); !status.ok()) return SaveFailed(status);
+  if (const Status status = CreateDirsSynced(env, dir); !status.ok()) return SaveFailed(status);
   if (expected_bytes > 0) {
     // A file system that cannot tell its free space is no reason not to try.
     const Result<int64_t> free_bytes = env.FreeBytes(dir);

@@ -71,7 +71,7 @@ Status HfDirWriter::AddFile(std::string name, std::string contents) {
 }
 
 Status HfDirWriter::Write(Env& env, const std::string& directory) const {
-  EW_RETURN_IF_ERROR(env.CreateDirs(directory));
+  EW_RETURN_IF_ERROR(CreateDirsSynced(env, directory));
   const std::string config_path = JoinPath(directory, "config.json");
   if (env.Exists(config_path)) EW_RETURN_IF_ERROR(env.RemoveAll(config_path));
 

@@ -150,7 +150,7 @@ Status WritePeftAdapter(Env& env, const std::string& directory, const PeftAdapte
   for (const auto& [name, tensor] : adapter.saved) {
     EW_RETURN_IF_ERROR(writer.Add(fmt::format("{}{}", kPrefix, name), tensor));
   }
-  EW_RETURN_IF_ERROR(env.CreateDirs(directory));
+  EW_RETURN_IF_ERROR(CreateDirsSynced(env, directory));
   EW_RETURN_IF_ERROR(writer.Write(env, JoinPath(directory, kTensorFile)));
   return WriteFileAtomic(env, JoinPath(directory, kConfigFile), FormatLoraConfig(adapter.config));
 }

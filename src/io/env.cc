@@ -30,4 +30,17 @@ Result<std::unique_ptr<ReadableFile>> Env::NewReadableFile(const std::string& pa
   return std::unique_ptr<ReadableFile>(new StringReadableFile(std::move(contents)));
 }
 
+Status CreateDirsSynced(Env& env, const std::string& path) {
+  std::vector<std::string> parents;  // of the directories that are missing, the innermost first
+  for (std::string dir = path; !env.Exists(dir); dir = parents.back()) {
+    parents.push_back(DirName(dir));
+    if (parents.back() == dir) break;
+  }
+  EW_RETURN_IF_ERROR(env.CreateDirs(path));
+  for (auto it = parents.rbegin(); it != parents.rend(); ++it) {
+    EW_RETURN_IF_ERROR(env.SyncDir(*it));
+  }
+  return Status::Ok();
+}
+
 }  // namespace edgewise

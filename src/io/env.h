@@ -59,6 +59,9 @@ Env& PosixEnv();
 // same directory, fsync, rename, fsync of the directory.
 Status WriteFileAtomic(Env& env, const std::string& path, std::string_view contents);
 
+// Creates the directories that are missing and makes their names durable.
+Status CreateDirsSynced(Env& env, const std::string& path);
+
 std::string JoinPath(std::string_view a, std::string_view b);
 std::string BaseName(std::string_view path);
 std::string DirName(std::string_view path);
