@@ -65,6 +65,17 @@ void AdaptedForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows,
   kernels::LoraForward(ctx, rows, s.in, s.out, s.r, s.scale, input, s.in, s.a, s.b, xa, y, s.out);
 }
 
+void AdapterInput(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
+                  float* xa, const AdapterScratch& scratch) {
+  if (linear.lora == nullptr) return;
+  const LoraSlot& s = *linear.lora;
+  if (linear.dropout.p > 0) {
+    DropoutForward(ctx, linear.dropout, rows * s.in, x, scratch.dropped);
+    x = scratch.dropped;
+  }
+  kernels::MatMulNT(ctx, rows, s.r, s.in, 1.0f, x, s.in, WeightRef::Dense(s.a, s.r, s.in), xa, s.r);
+}
+
 void AdaptedBackward(ExecContext& ctx, const AdaptedLinear& linear, const LinearGradients& grads,
                      int64_t rows, const float* x, const float* xa, const float* dy, float* dx,
                      Accumulate acc, const AdapterScratch& scratch) {

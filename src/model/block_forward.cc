@@ -77,8 +77,13 @@ struct Forward {
     Norm(a.x_mid, w.mlp_norm, s.normed, a.mlp_rstd);
     Project(LinearKind::kGate, s.normed, a.gate, Accumulate::kOverwrite);
     Project(LinearKind::kUp, s.normed, a.up, Accumulate::kOverwrite);
-    if (y == nullptr && w.mlp_post_norm == nullptr) return;
+    const AdaptedLinear down = block.At(LinearKind::kDown);
+    if (y == nullptr && w.mlp_post_norm == nullptr && down.lora == nullptr) return;
     kernels::GatedForward(ctx, c.activation, n * c.ffn, a.gate, a.up, s.ffn);
+    if (y == nullptr && w.mlp_post_norm == nullptr) {
+      AdapterInput(ctx, down, n, s.ffn, a.xa[static_cast<size_t>(LinearKind::kDown)], s.adapter);
+      return;
+    }
     if (y == nullptr) {
       Project(LinearKind::kDown, s.ffn, a.mlp_out, Accumulate::kOverwrite);
       Norm(a.mlp_out, w.mlp_post_norm, s.normed, a.mlp_post_rstd);

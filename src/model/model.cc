@@ -5,6 +5,7 @@
 #include <new>
 
 #include "base/rng.h"
+#include "kernels/packed/packed_matrix.h"
 #include "model/model_builder.h"
 #include "tensor/dtype.h"
 
@@ -18,6 +19,7 @@ int64_t Elements(const std::vector<int64_t>& shape) {
 }
 
 int64_t MatrixBytes(const kernels::WeightRef& w) {
+  if (w.packed != nullptr) return static_cast<int64_t>(w.packed->bytes().size());
   return w.rows * w.ld * static_cast<int64_t>(DTypeBytes(w.dtype));
 }
 
