@@ -30,60 +30,67 @@ ThreadPool::~ThreadPool() {
   {
     std::lock_guard lock(mutex_);
     stop_.store(true);
-    epoch_.fetch_add(1);
+    ticket_.fetch_add(uint64_t{1} << 32);
   }
   wake_.notify_all();
   for (std::thread& t : workers_) t.join();
 }
 
-void ThreadPool::Work(int worker) {
+void ThreadPool::Work(uint32_t epoch, int worker) {
+  uint64_t ticket = ticket_.load(std::memory_order_acquire);
   for (;;) {
-    const int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
-    if (task >= tasks_) return;
-    (*fn_)(task, worker);
+    const auto left = static_cast<uint32_t>(ticket);
+    if (static_cast<uint32_t>(ticket >> 32) != epoch || left == 0) return;
+    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel)) continue;
+    // From the last task to the first: with causal work the long ones start early.
+    (*fn_)(static_cast<int64_t>(left) - 1, worker);
+    unfinished_.fetch_sub(1, std::memory_order_release);
+    ticket = ticket_.load(std::memory_order_acquire);
   }
 }
 
 void ThreadPool::WorkerLoop(int worker) {
-  uint64_t seen = 0;
+  const auto epoch_now = [this] {
+    return static_cast<uint32_t>(ticket_.load(std::memory_order_acquire) >> 32);
+  };
+  uint32_t seen = 0;
   for (;;) {
     int spins = 0;
-    while (epoch_.load(std::memory_order_acquire) == seen) {
+    while (epoch_now() == seen) {
       if (++spins < kSpins) {
         Pause();
         continue;
       }
       std::unique_lock lock(mutex_);
       sleeping_.fetch_add(1);
-      wake_.wait(lock, [&] { return epoch_.load() != seen; });
+      wake_.wait(lock, [&] { return epoch_now() != seen; });
       sleeping_.fetch_sub(1);
     }
-    seen = epoch_.load(std::memory_order_acquire);
     if (stop_.load()) return;
-    Work(worker);
-    busy_.fetch_sub(1, std::memory_order_release);
+    seen = epoch_now();
+    Work(seen, worker);
   }
 }
 
 void ThreadPool::Run(int64_t tasks, Fn fn) {
   if (tasks <= 0) return;
   if (tasks == 1 || workers_.empty()) {
-    for (int64_t t = 0; t < tasks; ++t) fn(t, 0);
+    for (int64_t t = tasks - 1; t >= 0; --t) fn(t, 0);
     return;
   }
   fn_ = &fn;
-  tasks_ = tasks;
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  epoch_.fetch_add(1, std::memory_order_seq_cst);
+  unfinished_.store(tasks, std::memory_order_relaxed);
+  const auto epoch =
+      static_cast<uint32_t>(ticket_.load(std::memory_order_relaxed) >> 32) + uint32_t{1};
+  ticket_.store((uint64_t{epoch} << 32) | static_cast<uint64_t>(tasks), std::memory_order_seq_cst);
   if (sleeping_.load(std::memory_order_seq_cst) > 0) {
     // Taking the lock orders this with a worker that is about to sleep.
     { std::lock_guard lock(mutex_); }
     wake_.notify_all();
   }
-  Work(0);
+  Work(epoch, 0);
   int spins = 0;
-  while (busy_.load(std::memory_order_acquire) != 0) {
+  while (unfinished_.load(std::memory_order_acquire) != 0) {
     if (++spins < kSpins) {
       Pause();
     } else {

@@ -45,22 +45,24 @@ class ThreadPool {
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls fn(task, worker) for task in [0, tasks), worker in [0, threads()); returns when all are
-  // done. Tasks are handed out in order as threads become free. Not reentrant: a task must not call
-  // Run; use from one thread at a time.
+  // done. A thread that the system does not schedule is not waited for: the others take its tasks.
+  // tasks < 2^32. Not reentrant: a task must not call Run; use from one thread at a time.
   void Run(int64_t tasks, FunctionRef<void(int64_t task, int worker)> fn);
 
  private:
   using Fn = FunctionRef<void(int64_t, int)>;
   void WorkerLoop(int worker);
-  void Work(int worker);
+  // Takes and runs tasks of the run `epoch` until none is left.
+  void Work(uint32_t epoch, int worker);
 
   std::vector<std::thread> workers_;
-  // Constant during one Run.
+  // Written by Run only while no task of an earlier run is unfinished; read by a thread only
+  // between taking a task and finishing it.
   const Fn* fn_ = nullptr;
-  int64_t tasks_ = 0;
-  std::atomic<int64_t> next_{0};
-  std::atomic<uint64_t> epoch_{0};
-  std::atomic<int> busy_{0};
+  // (epoch << 32) | tasks not yet taken. One word, so that a thread that comes late can never take
+  // a task of a run it does not belong to.
+  std::atomic<uint64_t> ticket_{0};
+  std::atomic<int64_t> unfinished_{0};
   std::atomic<int> sleeping_{0};
   std::atomic<bool> stop_{false};
   std::mutex mutex_;
