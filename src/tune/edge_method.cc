@@ -1,0 +1,334 @@
+#include "tune/edge_method.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <utility>
+
+#include "base/rng.h"
+#include "formats/safetensors.h"
+#include "formats/safetensors_writer.h"
+#include "io/json.h"
+#include "kernels/weight_rows.h"
+#include "tune/optimizer.h"
+
+namespace edgewise::tune {
+namespace {
+
+constexpr const char* kStateFile = "edge.safetensors";
+
+}  // namespace
+
+Result<HeadMode> ParseHeadMode(std::string_view name) {
+  for (HeadMode mode : {HeadMode::kShared, HeadMode::kCopy}) {
+    if (HeadModeName(mode) == name) return mode;
+  }
+  return InvalidArgument(fmt::format("'{}' is not an exit head; known: shared, copy", name));
+}
+
+std::string_view HeadModeName(HeadMode mode) {
+  return mode == HeadMode::kShared ? "shared" : "copy";
+}
+
+EdgeMethod::EdgeMethod(ExecContext& ctx, const model::Model& model, EdgeOptions options,
+                       int64_t max_tokens)
+    : model_(model),
+      options_(std::move(options)),
+      pass_(ctx, model, max_tokens),
+      start_(max_tokens * model.config().hidden) {}
+
+Result<std::unique_ptr<EdgeMethod>> EdgeMethod::Create(ExecContext& ctx, const model::Model& model,
+                                                       EdgeOptions options,
+                                                       std::vector<std::vector<int32_t>> documents,
+                                                       int64_t max_tokens,
+                                                       const std::atomic<bool>* stop,
+                                                       TrunkProgressFn progress) {
+  if (max_tokens < 1) return InvalidArgument("a batch holds at least one token");
+  if (options.head_lora_rank < 0 || options.head_lora_rank > model.config().hidden) {
+    return InvalidArgument(fmt::format("a LoRA of rank {} on a head of hidden size {}",
+                                       options.head_lora_rank, model.config().hidden));
+  }
+  if (options.trunk.mode == TrunkMode::kCumulative && options.order != ExitOrder::kSequential) {
+    return InvalidArgument(
+        "with a cumulative trunk the exits are tuned from the bottom up: use the sequential "
+        "schedule, or a frozen trunk");
+  }
+  std::unique_ptr<EdgeMethod> m(new EdgeMethod(ctx, model, std::move(options), max_tokens));
+  m->stop_ = stop;
+  m->progress_ = std::move(progress);
+  EW_ASSIGN(m->exits_, LayOutExits(model.config().num_layers(), m->options_.exits));
+  EW_ASSIGN(m->trunk_, Trunk::Create(model, m->pass_, m->exits_, std::move(documents), max_tokens,
+                                     m->options_.trunk));
+  EW_RETURN_IF_ERROR(m->MakeAdapters());
+  EW_RETURN_IF_ERROR(m->MakeHeads());
+  if (m->options_.recompute) {
+    m->recompute_.assign(static_cast<size_t>(model.config().num_layers()), 1);
+  }
+  ExitSchedule::Options schedule;
+  schedule.order = m->options_.order;
+  schedule.exits = static_cast<int>(m->exits_.size());
+  schedule.total_steps = m->options_.total_steps;
+  schedule.seed = m->options_.seed;
+  m->schedule_.emplace(std::move(schedule));
+  return m;
+}
+
+Status EdgeMethod::MakeAdapters() {
+  for (size_t e = 0; e < exits_.size(); ++e) {
+    if (e == 0 || !cumulative()) {
+      model::LoraConfig lora = options_.lora;
+      lora.layers_to_transform.reset();
+      if (!cumulative()) {
+        lora.layers_to_transform.emplace();
+        for (int64_t l = exits_[e].begin; l < exits_[e].end; ++l) {
+          lora.layers_to_transform->push_back(l);
+        }
+      }
+      // Exits of a frozen trunk are independent: different initial values for each.
+      EW_ASSIGN(auto adapter, model::LoraAdapter::Create(model_.config(), lora, options_.seed + e));
+      adapters_.push_back(std::make_unique<model::LoraAdapter>(std::move(adapter)));
+    }
+    lora_sets_.push_back(
+        model::ParameterSet::ForLora(*adapters_.back(), {exits_[e].begin, exits_[e].end}));
+    ExitState& state = states_.emplace_back();
+    state.adapter = static_cast<int>(adapters_.size()) - 1;
+    state.gradients = lora_sets_.back().gradients();
+    for (const model::Parameter& p : lora_sets_.back().params()) {
+      const std::string prefix = cumulative() ? "" : fmt::format("exit.{}.", e);
+      AddParameter(static_cast<int>(e), prefix + p.name, p.shape, p.value, p.grad);
+    }
+  }
+  return Status::Ok();
+}
+
+Status EdgeMethod::MakeHeads() {
+  const int64_t hidden = model_.config().hidden, vocab = model_.config().vocab;
+  const int64_t r = options_.head == HeadMode::kShared ? options_.head_lora_rank : 0;
+  for (size_t e = 0; e < states_.size(); ++e) {
+    ExitState& s = states_[e];
+    const bool last = e + 1 == states_.size();
+    const bool norm = options_.train_norm && !(cumulative() && last);
+    const bool copy = options_.head == HeadMode::kCopy;
+    const int64_t count = (norm ? hidden : 0) + r * (hidden + vocab) + (copy ? vocab * hidden : 0);
+    if (count == 0) continue;
+    s.values = FloatBuffer::Zeros(count);
+    s.grads = FloatBuffer::Zeros(count);
+    float* at = s.values.data();
+    const auto add = [&](const char* name, std::vector<int64_t> shape) {
+      float* value = at;
+      int64_t n = 1;
+      for (int64_t d : shape) n *= d;
+      at += n;
+      AddParameter(static_cast<int>(e), fmt::format("exit.{}.{}", e, name), std::move(shape), value,
+                   GradOf(s, value));
+      return value;
+    };
+    if (norm) {
+      s.norm = add("norm.weight", {hidden});
+      std::copy_n(model_.weights().final_norm, hidden, s.norm);
+    }
+    if (r > 0) {
+      s.head_lora_a = add("lm_head.lora_A.weight", {r, hidden});
+      s.head_lora_b = add("lm_head.lora_B.weight", {vocab, r});
+      Rng rng(options_.seed, RngStream::kInit, (uint64_t{1} << 40) + e);
+      const double bound = 1.0 / std::sqrt(static_cast<double>(hidden));
+      for (int64_t i = 0; i < r * hidden; ++i) {
+        s.head_lora_a[i] = static_cast<float>((2 * rng.NextDouble() - 1) * bound);
+      }
+    }
+    if (copy) {
+      s.head = add("lm_head.weight", {vocab, hidden});
+      kernels::WeightRowsToF32(model_.weights().head, 0, vocab, s.head);
+      s.head_ref = kernels::WeightRef::Dense(s.head, vocab, hidden);
+    }
+  }
+  return Status::Ok();
+}
+
+void EdgeMethod::AddParameter(int exit, const std::string& name, std::vector<int64_t> shape,
+                              float* value, float* grad) {
+  int64_t count = 1;
+  for (int64_t d : shape) count *= d;
+  states_[static_cast<size_t>(exit)].params.push_back(static_cast<int32_t>(params_.size()));
+  params_.push_back({name, std::move(shape), count, value, grad});
+}
+
+float* EdgeMethod::GradOf(const ExitState& s, const float* value) const {
+  if (value == nullptr) return nullptr;
+  return const_cast<float*>(s.grads.data()) + (value - s.values.data());
+}
+
+const model::LoraAdapter& EdgeMethod::adapter(int exit) const {
+  return *adapters_[static_cast<size_t>(states_[static_cast<size_t>(exit)].adapter)];
+}
+
+model::ExitHead EdgeMethod::head(int exit) const {
+  const ExitState& s = states_[static_cast<size_t>(exit)];
+  model::ExitHead h;
+  h.norm = s.norm;
+  if (s.head_lora_a != nullptr) {
+    h.lora_r = options_.head_lora_rank;
+    const double alpha = options_.head_lora_alpha > 0
+                             ? options_.head_lora_alpha
+                             : 2.0 * static_cast<double>(options_.head_lora_rank);
+    h.lora_scale = static_cast<float>(alpha / static_cast<double>(options_.head_lora_rank));
+    h.lora_a = s.head_lora_a;
+    h.lora_b = s.head_lora_b;
+  }
+  if (s.head != nullptr) h.head = &s.head_ref;
+  return h;
+}
+
+int EdgeMethod::ExitAt(int64_t step) { return schedule_->ExitAt(step); }
+
+model::PassOptions EdgeMethod::WindowPass(int exit, bool train) {
+  const ExitState& s = states_[static_cast<size_t>(exit)];
+  const Exit& e = exits_[static_cast<size_t>(exit)];
+  model::PassOptions o;
+  o.begin = e.begin;
+  o.end = e.end;
+  o.lora = &adapter(exit);
+  o.lora_begin = e.begin;
+  o.head = head(exit);
+  if (!train) return o;
+  o.gradients = &s.gradients;
+  o.recompute = recompute_;
+  o.dropout = static_cast<float>(options_.lora.lora_dropout);
+  o.head_skip_below = options_.head_skip_below;
+  o.head.dnorm = GradOf(s, s.norm);
+  o.head.dlora_a = GradOf(s, s.head_lora_a);
+  o.head.dlora_b = GradOf(s, s.head_lora_b);
+  o.head.dhead = GradOf(s, s.head);
+  return o;
+}
+
+Result<const float*> EdgeMethod::Start(const TokenBatch& batch, int exit) {
+  if (!trunk_->HasTrunk(exit)) return static_cast<const float*>(nullptr);
+  if (batch.size() * model_.config().hidden > start_.size()) {
+    return InvalidArgument(fmt::format("a batch of {} tokens, more than planned", batch.size()));
+  }
+  EW_RETURN_IF_ERROR(trunk_->StartState(batch, exit, &adapter(exit), start_.data()));
+  return static_cast<const float*>(start_.data());
+}
+
+Status EdgeMethod::BeginStep(int64_t step, std::vector<int32_t>* active) {
+  current_ = schedule_->ExitAt(step);
+  EW_RETURN_IF_ERROR(trunk_->Prepare(current_, &adapter(current_), stop_, progress_));
+  ExitState& s = states_[static_cast<size_t>(current_)];
+  *active = s.params;
+  lora_sets_[static_cast<size_t>(current_)].ZeroGrads();
+  if (!s.grads.empty()) s.grads.Zero();
+  return Status::Ok();
+}
+
+Result<LossSum> EdgeMethod::Micro(const TokenBatch& batch, const MicroContext& context) {
+  model::PassOptions o = WindowPass(current_, /*train=*/true);
+  EW_ASSIGN(o.start_hidden, Start(batch, current_));
+  o.grad_scale = context.grad_scale;
+  o.dropout_seed = context.seed;
+  o.dropout_key =
+      (static_cast<uint64_t>(context.step) << 20) | static_cast<uint64_t>(context.micro);
+  EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
+  return LossSum{r.loss_sum, r.labelled, r.correct};
+}
+
+Result<LossSum> EdgeMethod::EvaluateExit(const TokenBatch& batch, int exit, float* token_loss) {
+  model::PassOptions o = WindowPass(exit, /*train=*/false);
+  if (cumulative()) {
+    // From the deepest start that the phase under way has made, through everything above it.
+    const int from = std::min(current_, exit);
+    o.begin = exits_[static_cast<size_t>(from)].begin;
+    o.lora_begin = o.begin;
+    EW_ASSIGN(o.start_hidden, Start(batch, from));
+  } else {
+    EW_ASSIGN(o.start_hidden, Start(batch, exit));
+  }
+  o.token_loss = token_loss;
+  EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
+  return LossSum{r.loss_sum, r.labelled, r.correct};
+}
+
+Result<LossSum> EdgeMethod::Evaluate(const TokenBatch& batch) {
+  const int exits = static_cast<int>(exits_.size());
+  if (cumulative()) return EvaluateExit(batch, exits - 1);
+  std::vector<double> probability(static_cast<size_t>(batch.size()), 0.0);
+  std::vector<float> loss(static_cast<size_t>(batch.size()));
+  LossSum sum;
+  for (int e = 0; e < exits; ++e) {
+    EW_ASSIGN(const LossSum one, EvaluateExit(batch, e, loss.data()));
+    sum.tokens = one.tokens;
+    sum.correct = one.correct;  // of the last exit
+    for (size_t t = 0; t < loss.size(); ++t) {
+      if (batch.targets[t] >= 0) probability[t] += std::exp(-static_cast<double>(loss[t])) / exits;
+    }
+  }
+  for (size_t t = 0; t < loss.size(); ++t) {
+    if (batch.targets[t] >= 0) sum.loss_sum -= std::log(std::max(probability[t], 1e-300));
+  }
+  return sum;
+}
+
+Result<std::vector<ResultFile>> EdgeMethod::Files() {
+  auto writer = std::make_shared<formats::SafetensorsWriter>();
+  EW_RETURN_IF_ERROR(SaveParameters(params_, *writer));
+  ResultFile file;
+  file.name = kStateFile;
+  file.bytes = writer->FileBytes();
+  file.write = [writer](WritableFile& out) { return writer->WriteTo(out); };
+  std::vector<ResultFile> files;
+  files.push_back(std::move(file));
+  return files;
+}
+
+Status EdgeMethod::Restore(const std::string& directory) {
+  const std::string path = JoinPath(directory, kStateFile);
+  EW_ASSIGN(auto source, formats::SafetensorsFile::Open(path));
+  const Status status = LoadParameters(*source, params_);
+  return status.ok() ? status : status.WithContext(path);
+}
+
+std::string EdgeMethod::SaveState() const {
+  // As text: JSON has neither infinity nor NaN.
+  OrderedJson values = OrderedJson::array();
+  for (double v : schedule_->SaveState()) values.push_back(fmt::format("{}", v));
+  const OrderedJson j = {{"schedule", std::move(values)}};
+  return DumpJson(j);
+}
+
+Status EdgeMethod::LoadState(const std::string& state) {
+  EW_ASSIGN(const Json json, ParseJson(state));
+  try {
+    std::vector<double> values;
+    for (const Json& v : json.at("schedule")) {
+      values.push_back(std::strtod(v.get<std::string>().c_str(), nullptr));
+    }
+    return schedule_->RestoreState(values);
+  } catch (const nlohmann::json::exception& e) {
+    return BadInput(fmt::format("the saved state of the edge method: {}", e.what()));
+  }
+}
+
+std::string EdgeMethod::OptionsJson() const {
+  OrderedJson exits = OrderedJson::array();
+  for (const Exit& e : exits_) exits.push_back({{"begin", e.begin}, {"end", e.end}});
+  OrderedJson j = {
+      {"exits", std::move(exits)},
+      {"schedule", std::string(ExitOrderName(options_.order))},
+      {"trunk", std::string(TrunkModeName(options_.trunk.mode))},
+      {"head", std::string(HeadModeName(options_.head))},
+      {"train_norm", options_.train_norm},
+      {"head_lora_rank", options_.head_lora_rank},
+      {"r", options_.lora.r},
+      {"lora_alpha", options_.lora.lora_alpha},
+      {"lora_dropout", options_.lora.lora_dropout},
+      {"use_rslora", options_.lora.use_rslora},
+      {"seed", options_.seed},
+      {"cache", trunk_->cache() == nullptr ? std::string("off")
+                                           : std::string(HiddenCodecName(options_.trunk.codec))}};
+  if (options_.head_skip_below > 0) j["head_skip_below"] = options_.head_skip_below;
+  return DumpJson(j);
+}
+
+}  // namespace edgewise::tune

@@ -1,0 +1,125 @@
+// Adaptive layer tuning (Edge-LLM, arXiv 2406.15758): each step tunes the window of layers below
+// one exit. Forward stops at the exit, backward at the window's start, and the states in which
+// windows start come from the Trunk.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "exec/context.h"
+#include "model/lora.h"
+#include "model/model.h"
+#include "model/parameters.h"
+#include "model/training_pass.h"
+#include "tune/exits.h"
+#include "tune/method.h"
+#include "tune/trunk.h"
+
+namespace edgewise::tune {
+
+enum class HeadMode {
+  kShared,  // the model's norm and head, with a norm gain (and optionally a LoRA on the head) per
+            // exit
+  kCopy,    // a full trainable copy of the head per exit, without sharing (released code)
+};
+Result<HeadMode> ParseHeadMode(std::string_view name);  // "shared", "copy"
+std::string_view HeadModeName(HeadMode mode);
+
+struct EdgeOptions {
+  ExitOptions exits;
+  ExitOrder order = ExitOrder::kSequential;  // kCumulative trunks are always tuned bottom-up
+  TrunkOptions trunk;
+  HeadMode head = HeadMode::kShared;
+  // kShared: train each exit's norm gain. With a cumulative trunk the last exit keeps the model's
+  // own, so that the result is one ordinary adapter.
+  bool train_norm = true;
+  int64_t head_lora_rank = 0;  // kShared: LoRA on each exit's head; 0: none
+  double head_lora_alpha = 0;  // 0: 2 * rank
+  model::LoraConfig lora;      // of the windows' linears; `layers_to_transform` is set here
+  int64_t total_steps = 0;     // of the run, for the order of the exits
+  uint64_t seed = 42;          // of initial values and of random order
+  bool recompute = false;
+  float head_skip_below = 0;  // kernels::HeadLossArgs::skip_below
+  std::string base_name;
+};
+
+class EdgeMethod : public Method {
+ public:
+  // `documents`: ids of all documents of the training (and validation) data, for the cache. `stop`
+  // and `progress` (may be empty) are for the passes that fill the cache. The model must outlive
+  // the method. Errors: options that do not fit the model.
+  static Result<std::unique_ptr<EdgeMethod>> Create(ExecContext& ctx, const model::Model& model,
+                                                    EdgeOptions options,
+                                                    std::vector<std::vector<int32_t>> documents,
+                                                    int64_t max_tokens,
+                                                    const std::atomic<bool>* stop,
+                                                    TrunkProgressFn progress);
+
+  const std::vector<model::Parameter>& params() const override { return params_; }
+  Status BeginStep(int64_t step, std::vector<int32_t>* active) override;
+  Result<LossSum> Micro(const TokenBatch& batch, const MicroContext& context) override;
+  // kCumulative: the loss of the whole model. kFrozen: of the mean of the exits' probabilities.
+  Result<LossSum> Evaluate(const TokenBatch& batch) override;
+  Result<std::vector<ResultFile>> Files() override;
+  Status Restore(const std::string& directory) override;
+  std::string SaveState() const override;
+  Status LoadState(const std::string& state) override;
+  std::string name() const override { return "edge"; }
+  std::string OptionsJson() const override;
+
+  const std::vector<Exit>& exits() const { return exits_; }
+  int ExitAt(int64_t step);
+  // Loss of one exit alone.
+  Result<LossSum> EvaluateExit(const TokenBatch& batch, int exit, float* token_loss = nullptr);
+  // What the exit adds to the model, for inference and export. kCumulative: one adapter for all.
+  const model::LoraAdapter& adapter(int exit) const;
+  model::ExitHead head(int exit) const;
+  const Trunk& trunk() const { return *trunk_; }
+  const EdgeOptions& options() const { return options_; }
+  model::PassMemory memory() const { return pass_.memory(); }
+
+ private:
+  // The trainable things of one exit beside the adapter.
+  struct ExitState {
+    int adapter = 0;               // index into adapters_
+    model::GradientMap gradients;  // of the window's LoRA factors
+    FloatBuffer values, grads;     // norm gain, head LoRA or head copy, in this order
+    float* norm = nullptr;         // [hidden]; null: the model's own
+    float* head_lora_a = nullptr;  // [r, hidden]
+    float* head_lora_b = nullptr;  // [vocab, r]
+    float* head = nullptr;         // [vocab, hidden]
+    kernels::WeightRef head_ref;
+    std::vector<int32_t> params;  // indices into params_
+  };
+
+  EdgeMethod(ExecContext& ctx, const model::Model& model, EdgeOptions options, int64_t max_tokens);
+  Status MakeAdapters();
+  Status MakeHeads();
+  void AddParameter(int exit, const std::string& name, std::vector<int64_t> shape, float* value,
+                    float* grad);
+  float* GradOf(const ExitState& exit, const float* value) const;
+  bool cumulative() const { return options_.trunk.mode == TrunkMode::kCumulative; }
+  model::PassOptions WindowPass(int exit, bool train);
+  Result<const float*> Start(const TokenBatch& batch, int exit);
+
+  const model::Model& model_;
+  EdgeOptions options_;
+  model::TrainingPass pass_;
+  std::vector<Exit> exits_;
+  std::vector<std::unique_ptr<model::LoraAdapter>> adapters_;  // one, or one per exit
+  std::vector<model::ParameterSet> lora_sets_;                 // per exit
+  std::vector<ExitState> states_;
+  std::vector<model::Parameter> params_;
+  std::vector<uint8_t> recompute_;
+  std::optional<ExitSchedule> schedule_;
+  std::unique_ptr<Trunk> trunk_;
+  FloatBuffer start_;  // [max_tokens, hidden]
+  int current_ = 0;    // exit of the step begun
+  const std::atomic<bool>* stop_ = nullptr;
+  TrunkProgressFn progress_;
+};
+
+}  // namespace edgewise::tune

@@ -1,0 +1,231 @@
+#include "tune/edge_method.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "base/rng.h"
+#include "tune/optimizer.h"
+
+namespace edgewise::tune {
+namespace {
+
+model::ModelConfig TinyConfig() {
+  model::ModelConfig c;
+  c.architecture = "LlamaForCausalLM";
+  c.model_type = "llama";
+  c.hidden = 32;
+  c.ffn = 48;
+  c.heads = 4;
+  c.kv_heads = 2;
+  c.head_dim = 8;
+  c.vocab = 61;
+  c.max_positions = 64;
+  c.norm_eps = 1e-5;
+  c.attn_scale = static_cast<float>(1 / std::sqrt(8.0));
+  c.layers.resize(6);
+  c.ropes.resize(1);
+  return c;
+}
+
+std::vector<std::vector<int32_t>> RandomDocuments(int count) {
+  Rng rng(3, RngStream::kTest);
+  std::vector<std::vector<int32_t>> docs;
+  for (int d = 0; d < count; ++d) {
+    auto& ids = docs.emplace_back(4 + rng.NextBelow(20));
+    // A pattern that can be learned: every token follows from the one before.
+    ids[0] = static_cast<int32_t>(rng.NextBelow(61));
+    for (size_t i = 1; i < ids.size(); ++i) ids[i] = (ids[i - 1] * 7 + 3) % 61;
+  }
+  return docs;
+}
+
+TokenBatch BatchOf(const std::vector<std::vector<int32_t>>& docs, std::vector<size_t> which) {
+  TokenBatch b;
+  for (size_t d : which) {
+    const auto begin = static_cast<int32_t>(b.size());
+    for (size_t i = 0; i < docs[d].size(); ++i) {
+      b.ids.push_back(docs[d][i]);
+      b.positions.push_back(static_cast<int32_t>(i));
+      b.first_key.push_back(begin);
+      b.targets.push_back(i + 1 < docs[d].size() ? docs[d][i + 1] : TokenBatch::kNoTarget);
+    }
+  }
+  return b;
+}
+
+class EdgeMethodTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ctx_ = std::move(*ExecContext::Create({.threads = 2}));
+    model_ = std::move(*model::Model::Random(TinyConfig(), 1));
+    dir_ = ::testing::TempDir() + "edge-" +
+           ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(dir_);
+    std::filesystem::create_directories(dir_);
+  }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
+
+  EdgeOptions Options(TrunkMode mode, const std::string& cache) {
+    EdgeOptions o;
+    o.exits.exits = 3;
+    o.trunk.mode = mode;
+    o.trunk.codec = HiddenCodec::kF32;
+    if (!cache.empty()) o.trunk.cache_path = dir_ + "/" + cache;
+    o.lora.r = 4;
+    o.lora.lora_alpha = 8;
+    o.lora.targets = model::LoraConfig::Targets::kAllLinear;
+    o.total_steps = 60;
+    return o;
+  }
+  std::unique_ptr<EdgeMethod> Make(const EdgeOptions& o) {
+    auto m = EdgeMethod::Create(*ctx_, *model_, o, docs_, 128, nullptr, nullptr);
+    EXPECT_TRUE(m.ok()) << m.status().message();
+    return std::move(*m);
+  }
+  // Runs steps [from, to) of plain AdamW; returns the training losses.
+  std::vector<double> Train(EdgeMethod& m, AdamW& adam, int64_t from, int64_t to) {
+    std::vector<double> losses;
+    for (int64_t s = from; s < to; ++s) {
+      std::vector<int32_t> active;
+      EXPECT_TRUE(m.BeginStep(s, &active).ok());
+      const auto d = static_cast<size_t>(s) % docs_.size();
+      const TokenBatch batch = BatchOf(docs_, {d, (d + 5) % docs_.size()});
+      int64_t n = 0;
+      for (int32_t t : batch.targets) n += t >= 0;
+      const auto loss = m.Micro(batch, {s, 0, 7, 1.0 / static_cast<double>(n)});
+      EXPECT_TRUE(loss.ok()) << loss.status().message();
+      losses.push_back(loss->mean());
+      adam.Step(*ctx_, active, 0.02, adam.ClipCoefficient(adam.GradNorm(*ctx_, active)));
+      EXPECT_TRUE(m.EndStep(s, *loss, true).ok());
+    }
+    return losses;
+  }
+  double Loss(EdgeMethod& m) {
+    LossSum sum;
+    for (size_t d = 0; d < docs_.size(); ++d) {
+      const auto one = m.Evaluate(BatchOf(docs_, {d}));
+      EXPECT_TRUE(one.ok()) << one.status().message();
+      sum.loss_sum += one->loss_sum;
+      sum.tokens += one->tokens;
+    }
+    return sum.mean();
+  }
+
+  std::unique_ptr<ExecContext> ctx_;
+  std::unique_ptr<model::Model> model_;
+  std::vector<std::vector<int32_t>> docs_ = RandomDocuments(12);
+  std::string dir_;
+};
+
+TEST_F(EdgeMethodTest, CachedAndUncachedRunsAgree) {
+  for (TrunkMode mode : {TrunkMode::kFrozen, TrunkMode::kCumulative}) {
+    SCOPED_TRACE(TrunkModeName(mode));
+    auto plain = Make(Options(mode, ""));
+    auto cached = Make(Options(mode, std::string(TrunkModeName(mode))));
+    AdamW a({}, plain->params()), b({}, cached->params());
+    const auto want = Train(*plain, a, 0, 60), got = Train(*cached, b, 0, 60);
+    for (size_t i = 0; i < want.size(); ++i) {
+      // fp32 states: only the tiling of the attention may differ. 60 Adam steps amplify rounding
+      // differences of 1e-7; the losses are about 4.
+      EXPECT_NEAR(got[i], want[i], 2e-3) << i;
+    }
+    // 12 documents and 2 trunk starts: each document once, not once per step.
+    int64_t tokens = 0;
+    for (const auto& d : docs_) tokens += static_cast<int64_t>(d.size());
+    EXPECT_EQ(cached->trunk().computed_tokens(), tokens * (mode == TrunkMode::kFrozen ? 1 : 2));
+    EXPECT_GT(plain->trunk().computed_tokens(), tokens);
+  }
+}
+
+TEST_F(EdgeMethodTest, LearnsWithEitherTrunkAndHead) {
+  for (TrunkMode mode : {TrunkMode::kFrozen, TrunkMode::kCumulative}) {
+    for (HeadMode head : {HeadMode::kShared, HeadMode::kCopy}) {
+      SCOPED_TRACE(fmt::format("{} {}", TrunkModeName(mode), HeadModeName(head)));
+      EdgeOptions o = Options(mode, "");
+      o.head = head;
+      o.head_lora_rank = head == HeadMode::kShared ? 2 : 0;
+      auto m = Make(o);
+      AdamW adam({}, m->params());
+      const double before = Loss(*m);
+      Train(*m, adam, 0, 60);
+      EXPECT_LT(Loss(*m), before - 0.3);
+    }
+  }
+}
+
+TEST_F(EdgeMethodTest, StoppedAndRestoredGoesOnInTheSameBits) {
+  for (TrunkMode mode : {TrunkMode::kFrozen, TrunkMode::kCumulative}) {
+    SCOPED_TRACE(TrunkModeName(mode));
+    const std::string name(TrunkModeName(mode));
+    auto whole = Make(Options(mode, name + "-a"));
+    AdamW adam_whole({}, whole->params());
+    Train(*whole, adam_whole, 0, 60);
+
+    auto first = Make(Options(mode, name + "-b"));
+    AdamW adam_first({}, first->params());
+    Train(*first, adam_first, 0, 25);
+    const auto files = first->Files();
+    ASSERT_TRUE(files.ok());
+    for (const ResultFile& f : *files) {
+      auto out = PosixEnv().NewWritableFile(dir_ + "/" + f.name);
+      ASSERT_TRUE(out.ok());
+      ASSERT_TRUE(f.write(**out).ok());
+      ASSERT_TRUE((*out)->Close().ok());
+    }
+    auto second = Make(Options(mode, name + "-b"));
+    ASSERT_TRUE(second->Restore(dir_).ok());
+    ASSERT_TRUE(second->LoadState(first->SaveState()).ok());
+    // The optimiser's own state is the trainer's business: go on with the first one's.
+    for (size_t i = 0; i < first->params().size(); ++i) {
+      const auto& p = first->params()[i];
+      ASSERT_EQ(std::memcmp(p.value, second->params()[i].value,
+                            static_cast<size_t>(p.count) * sizeof(float)),
+                0);
+    }
+    Train(*first, adam_first, 25, 60);
+    for (size_t i = 0; i < first->params().size(); ++i) {
+      const auto& p = first->params()[i];
+      EXPECT_EQ(std::memcmp(p.value, whole->params()[i].value,
+                            static_cast<size_t>(p.count) * sizeof(float)),
+                0)
+          << p.name;
+    }
+  }
+}
+
+// With a cumulative trunk the result is one adapter on the whole model.
+TEST_F(EdgeMethodTest, CumulativeLossIsThatOfTheWholeModelWithItsAdapter) {
+  auto m = Make(Options(TrunkMode::kCumulative, "cache"));
+  AdamW adam({}, m->params());
+  Train(*m, adam, 0, 60);
+  model::TrainingPass pass(*ctx_, *model_, 128);
+  model::PassOptions o;
+  o.lora = &m->adapter(0);
+  const TokenBatch batch = BatchOf(docs_, {1, 4});
+  const auto want = pass.Run(batch, o);
+  const auto got = m->Evaluate(batch);
+  ASSERT_TRUE(want.ok() && got.ok());
+  EXPECT_NEAR(got->mean(), want->loss_sum / static_cast<double>(want->labelled), 1e-5);
+}
+
+TEST_F(EdgeMethodTest, RefusesWhatDoesNotFitTogether) {
+  EdgeOptions o = Options(TrunkMode::kCumulative, "");
+  o.order = ExitOrder::kCyclic;
+  EXPECT_FALSE(EdgeMethod::Create(*ctx_, *model_, o, docs_, 128, nullptr, nullptr).ok());
+  o = Options(TrunkMode::kCumulative, "");
+  o.exits.window = 1;
+  EXPECT_FALSE(EdgeMethod::Create(*ctx_, *model_, o, docs_, 128, nullptr, nullptr).ok());
+  o = Options(TrunkMode::kFrozen, "");
+  o.exits.exits = 7;
+  EXPECT_FALSE(EdgeMethod::Create(*ctx_, *model_, o, docs_, 128, nullptr, nullptr).ok());
+  EXPECT_FALSE(EdgeMethod::Create(*ctx_, *model_, Options(TrunkMode::kFrozen, ""), docs_, 8,
+                                  nullptr, nullptr)
+                   .ok());
+}
+
+}  // namespace
+}  // namespace edgewise::tune
