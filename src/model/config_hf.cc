@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <optional>
 
 #include "model/config.h"
+#include "model/json_keys.h"
 #include "tensor/dtype.h"
 
 namespace edgewise::model {
@@ -47,80 +47,6 @@ constexpr ArchitectureRow kArchitectures[] = {
      true, Windows::kPattern, 4096},
 };
 
-// Typed access to the keys of one JSON object; the first error is kept.
-class Keys {
- public:
-  Keys(const Json& json, std::string where) : json_(json), where_(std::move(where)) {}
-
-  const Json* Find(const char* key) const {
-    const auto it = json_.find(key);
-    return it == json_.end() || it->is_null() ? nullptr : &*it;
-  }
-  bool HasKey(const char* key) const { return json_.contains(key); }
-
-  int64_t Int(const char* key, std::optional<int64_t> fallback, int64_t low, int64_t high) {
-    const Json* value = Find(key);
-    if (value == nullptr) {
-      if (!fallback) Fail(BadInput(fmt::format("{}{} is missing", where_, key)));
-      return fallback.value_or(low);
-    }
-    const bool fits = value->is_number_integer() &&
-                      !(value->is_number_unsigned() && value->get<uint64_t>() >> 62 != 0);
-    const int64_t number = fits ? value->get<int64_t>() : 0;
-    if (!fits || number < low || number > high) {
-      Fail(Wrong(key, *value, fmt::format("a whole number in {} .. {}", low, high)));
-      return low;
-    }
-    return number;
-  }
-
-  double Float(const char* key, double fallback, double low, double high) {
-    const Json* value = Find(key);
-    if (value == nullptr) return fallback;
-    const double number = value->is_number() ? value->get<double>() : NAN;
-    if (!(number >= low && number <= high)) {
-      Fail(Wrong(key, *value, fmt::format("a number in {} .. {}", low, high)));
-      return fallback;
-    }
-    return number;
-  }
-
-  bool Bool(const char* key, bool fallback) {
-    const Json* value = Find(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_boolean()) {
-      Fail(Wrong(key, *value, "true or false"));
-      return fallback;
-    }
-    return value->get<bool>();
-  }
-
-  std::string String(const char* key, std::string fallback) {
-    const Json* value = Find(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_string()) {
-      Fail(Wrong(key, *value, "a string"));
-      return fallback;
-    }
-    return value->get<std::string>();
-  }
-
-  Status Wrong(const char* key, const Json& value, std::string_view wanted) const {
-    std::string text = DumpJson(value);
-    if (text.size() > 80) text = text.substr(0, 77) + "...";
-    return BadInput(fmt::format("{}{} is {}, but has to be {}", where_, key, text, wanted));
-  }
-  void Fail(Status status) {
-    if (status_.ok()) status_ = std::move(status);
-  }
-  const Status& status() const { return status_; }
-
- private:
-  const Json& json_;
-  std::string where_;
-  Status status_;
-};
-
 Result<kernels::Activation> ActivationFromName(const std::string& name) {
   if (name == "silu" || name == "swish") return kernels::Activation::kSilu;
   if (name == "gelu_pytorch_tanh" || name == "gelu_new" || name == "gelu_fast") {
@@ -135,7 +61,7 @@ Result<kernels::Activation> ActivationFromName(const std::string& name) {
 Result<RopeConfig> RopeFromJson(const Json& json, const std::string& where, double theta,
                                 int64_t max_positions) {
   if (!json.is_object()) return BadInput(fmt::format("{} is not an object", where));
-  Keys keys(json, where + ".");
+  JsonKeys keys(json, where + ".");
   RopeConfig rope;
   rope.theta = keys.Float("rope_theta", theta, 1e-3, 1e12);
   const std::string type = keys.String("rope_type", keys.String("type", "default"));
@@ -169,7 +95,7 @@ Result<RopeConfig> RopeFromJson(const Json& json, const std::string& where, doub
 }
 
 // ropes[0]: full attention layers; ropes[1] (Gemma 3): sliding layers.
-Result<std::vector<RopeConfig>> RopesFromJson(Keys& keys, const ArchitectureRow& arch,
+Result<std::vector<RopeConfig>> RopesFromJson(JsonKeys& keys, const ArchitectureRow& arch,
                                               int64_t max_positions) {
   const bool two = arch.windows == Windows::kPattern;
   std::vector<RopeConfig> ropes;
@@ -206,7 +132,7 @@ Result<std::vector<RopeConfig>> RopesFromJson(Keys& keys, const ArchitectureRow&
   return ropes;
 }
 
-Result<std::vector<LayerConfig>> LayersFromJson(Keys& keys, const ArchitectureRow& arch,
+Result<std::vector<LayerConfig>> LayersFromJson(JsonKeys& keys, const ArchitectureRow& arch,
                                                 int64_t count) {
   std::vector<LayerConfig> layers(static_cast<size_t>(count));
   int64_t window = arch.window;
@@ -262,7 +188,7 @@ Result<std::vector<LayerConfig>> LayersFromJson(Keys& keys, const ArchitectureRo
   return layers;
 }
 
-Status ReadTokenIds(Keys& keys, ModelConfig& c) {
+Status ReadTokenIds(JsonKeys& keys, ModelConfig& c) {
   constexpr int64_t kMaxId = (int64_t{1} << 31) - 1;
   if (const Json* bos = keys.Find("bos_token_id"); bos != nullptr && !bos->is_array()) {
     c.bos_id = keys.Int("bos_token_id", -1, -1, kMaxId);
@@ -275,8 +201,8 @@ Status ReadTokenIds(Keys& keys, ModelConfig& c) {
     return Status::Ok();
   }
   for (const Json& id : *eos) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() > static_cast<uint64_t>(kMaxId) ||
-        eos->size() > 1024) {
+    const bool fits = id.is_number_integer() && id >= 0 && id <= kMaxId;
+    if (!fits || eos->size() > 1024) {
       return keys.Wrong("eos_token_id", *eos, "a token id or a short list of them");
     }
     c.eos_ids.push_back(id.get<int64_t>());
@@ -292,7 +218,7 @@ float EmbeddingScale(int64_t hidden, const std::string& dtype) {
   return scale;
 }
 
-Result<const ArchitectureRow*> FindArchitecture(const Json& json, Keys& keys) {
+Result<const ArchitectureRow*> FindArchitecture(const Json& json, JsonKeys& keys) {
   const Json* list = keys.Find("architectures");
   std::string name;
   if (list != nullptr && list->is_array() && !list->empty() && (*list)[0].is_string()) {
@@ -316,7 +242,7 @@ Result<const ArchitectureRow*> FindArchitecture(const Json& json, Keys& keys) {
 
 Result<ModelConfig> ConfigFromHf(const Json& json) {
   if (!json.is_object()) return BadInput("the config is not a JSON object");
-  Keys keys(json, "");
+  JsonKeys keys(json, "");
   EW_ASSIGN(const ArchitectureRow* arch, FindArchitecture(json, keys));
   if (keys.Find("quantization_config") != nullptr) {
     return Unsupported(
