@@ -83,13 +83,21 @@ int32_t AddedTokenMatcher::LongestAt(std::string_view text, size_t pos, size_t* 
 }
 
 void AddedTokenMatcher::Split(std::string_view text, bool skip_control,
-                              std::vector<Segment>* out) const {
+                              std::span<const Range> literal, std::vector<Segment>* out) const {
   out->clear();
   const auto size = static_cast<uint32_t>(text.size());
   uint32_t done = 0;
+  size_t next_literal = 0;
   for (size_t pos = 0; pos < text.size() && !tokens_.empty();) {
     size_t length = 0;
-    const int32_t found = LongestAt(text, pos, &length);
+    int32_t found = LongestAt(text, pos, &length);
+    while (next_literal < literal.size() && literal[next_literal].end <= pos) ++next_literal;
+    if (found >= 0 && tokens_[found].control && next_literal < literal.size() &&
+        literal[next_literal].begin < pos + length) {
+      // A shorter token may still end before the range begins.
+      const size_t limit = literal[next_literal].begin;
+      found = limit > pos ? LongestAt(text.substr(0, limit), pos, &length) : -1;
+    }
     if (found < 0) {
       ++pos;
       continue;
@@ -106,8 +114,6 @@ void AddedTokenMatcher::Split(std::string_view text, bool skip_control,
     // White space that the token before has already taken stays with it.
     if (token.lstrip) begin = std::max(SpaceStart(text, begin, std::min(begin, done)), done);
     if (token.rstrip) end = SpaceEnd(text, end);
-    // White space can be a token itself, and gone already; the library crashes here.
-    if (begin >= end) continue;
     if (done < begin) out->push_back({{done, begin}, -1});
     out->push_back({{begin, end}, token.id});
     done = end;

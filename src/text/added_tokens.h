@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -41,8 +42,10 @@ class AddedTokenMatcher {
   static Result<AddedTokenMatcher> Build(std::vector<AddedToken> tokens);
 
   bool empty() const { return tokens_.empty(); }
-  // Cuts `text` at the tokens. `skip_control`: control tokens stay text.
-  void Split(std::string_view text, bool skip_control, std::vector<Segment>* out) const;
+  // Cuts `text` at the tokens. `skip_control`: control tokens stay text; so do those that touch
+  // one of the ranges `literal` (ascending, disjoint).
+  void Split(std::string_view text, bool skip_control, std::span<const Range> literal,
+             std::vector<Segment>* out) const;
 
  private:
   struct Node {

@@ -1,5 +1,7 @@
 #include "text/aligned_text.h"
 
+#include <algorithm>
+
 #include "text/unicode.h"
 
 namespace edgewise::text {
@@ -24,6 +26,38 @@ TextSpan AlignedText::Source(Range range) const {
   while (range.begin > 0 && IsContinuationByte(text_[range.begin])) --range.begin;
   while (range.end < text_.size() && IsContinuationByte(text_[range.end])) ++range.end;
   return {base_ + range.begin, base_ + range.end};
+}
+
+void AlignedText::Locate(std::span<const TextSpan> source, std::vector<Range>* out) const {
+  out->clear();
+  if (source.empty()) return;
+  const auto size = static_cast<uint32_t>(text_.size());
+  // The first range that ends behind `byte`.
+  const auto first_behind = [&](uint32_t byte) {
+    return std::partition_point(source.begin(), source.end(),
+                                [&](const TextSpan& s) { return s.end <= byte; });
+  };
+  if (align_.empty()) {
+    for (auto it = first_behind(base_); it != source.end() && it->begin < base_ + size; ++it) {
+      const uint32_t begin = std::max(it->begin, base_) - base_;
+      const uint32_t end = std::min(it->end, base_ + size) - base_;
+      if (begin < end) out->push_back({begin, end});
+    }
+    return;
+  }
+  bool inside = false;
+  for (uint32_t i = 0; i < size; ++i) {
+    if (i == 0 || align_[i] != align_[i - 1]) {
+      const auto it = first_behind(align_[i].begin);
+      inside = it != source.end() && it->begin < align_[i].end;
+    }
+    if (!inside) continue;
+    if (!out->empty() && out->back().end == i) {
+      ++out->back().end;
+    } else {
+      out->push_back({i, i + 1});
+    }
+  }
 }
 
 AlignedText AlignedText::Slice(Range range) const {

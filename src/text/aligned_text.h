@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,9 @@ class AlignedText {
   }
   // What the non-empty `range` stands for; whole characters.
   TextSpan Source(Range range) const;
+
+  // The ranges of this text that stand for bytes in `source` (ascending, disjoint).
+  void Locate(std::span<const TextSpan> source, std::vector<Range>* out) const;
 
   AlignedText Slice(Range range) const;
 

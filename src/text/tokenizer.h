@@ -44,6 +44,10 @@ struct EncodeOptions {
   // Whether control tokens spelt out in the text become those tokens. With false the result holds
   // no control token at all, whatever the text says: for text that comes from users and data.
   bool parse_control_tokens = true;
+  // Bytes of the text in which control tokens are not recognised although they are elsewhere:
+  // what a template took from users. Ascending, disjoint. A control token that lies even partly in
+  // such a range is read as text; everything else is as if the ranges were not there.
+  std::span<const TextSpan> literal = {};
 };
 
 class Tokenizer {

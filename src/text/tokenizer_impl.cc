@@ -101,7 +101,9 @@ Status Tokenizer::Impl::Encode(std::string_view text, EncodeOptions options, Enc
   AlignedText whole = AlignedText::FromBytes(text);
   Status status = Status::Ok();
   if (!whole.text().empty()) {
-    raw_matcher.Split(whole.text(), !options.parse_control_tokens, &scratch->raw_segments);
+    whole.Locate(options.literal, &scratch->literal);
+    raw_matcher.Split(whole.text(), !options.parse_control_tokens, scratch->literal,
+                      &scratch->raw_segments);
     for (size_t i = 0; i < scratch->raw_segments.size() && status.ok(); ++i) {
       const Segment segment = scratch->raw_segments[i];
       if (segment.token >= 0) {
@@ -123,7 +125,9 @@ Status Tokenizer::Impl::EncodeText(AlignedText text, EncodeOptions options, Scra
                                    Encoding* out) const {
   for (const auto& step : normalizer) EW_RETURN_IF_ERROR(step->Apply(&text, scratch.regex));
   if (text.text().empty()) return Status::Ok();
-  normalized_matcher.Split(text.text(), !options.parse_control_tokens, &scratch.segments);
+  text.Locate(options.literal, &scratch.literal);
+  normalized_matcher.Split(text.text(), !options.parse_control_tokens, scratch.literal,
+                           &scratch.segments);
   const bool whole = scratch.segments.size() == 1 && scratch.segments[0].token < 0;
   for (const Segment& segment : scratch.segments) {
     if (segment.token >= 0) {
@@ -144,7 +148,10 @@ Status Tokenizer::Impl::EncodePieces(Pieces pieces, EncodeOptions options, Scrat
   for (const auto& step : pre_tokenizer.steps) {
     EW_RETURN_IF_ERROR(step->Apply(&pieces, scratch.regex));
   }
-  const std::vector<bool>* forbidden = options.parse_control_tokens ? nullptr : &control;
+  // Where ranges are literal the model's own merges must not give a control token either; those
+  // of the template have all been found by now.
+  const std::vector<bool>* forbidden =
+      options.parse_control_tokens && options.literal.empty() ? nullptr : &control;
   for (const Range& range : pieces.ranges) {
     scratch.tokens.clear();
     EW_RETURN_IF_ERROR(

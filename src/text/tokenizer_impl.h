@@ -26,6 +26,7 @@ struct Tokenizer::Impl {
     RegexScratch regex;
     ModelScratch model;
     std::vector<Segment> raw_segments;
+    std::vector<Range> literal;  // EncodeOptions::literal in the text at hand
     std::vector<Segment> segments;
     std::vector<WordToken> tokens;
   };
