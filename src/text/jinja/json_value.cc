@@ -86,6 +86,33 @@ bool HasLoneSurrogate(std::string_view json) {
   return false;
 }
 
+// What is wrong with the brackets or quotes of a malformed JSON text, in words.
+std::string Diagnose(std::string_view json) {
+  std::string open;  // brackets that wait for their end
+  bool done = false;
+  for (size_t at = 0; at < json.size(); ++at) {
+    const char c = json[at];
+    if (c == ' ' || c == '\t' || c == '\r' || c == '\n') continue;
+    if (done) return fmt::format("something follows the value at byte {}", at);
+    if (c == '\'') return fmt::format("single quotes at byte {}; JSON strings need \"", at);
+    if (c == '"') {
+      for (++at; at < json.size() && json[at] != '"'; ++at) at += json[at] == '\\' ? 1 : 0;
+    } else if (c == '{' || c == '[') {
+      open += c == '{' ? '}' : ']';
+    } else if (c == '}' || c == ']') {
+      if (open.empty() || open.back() != c) return fmt::format("unexpected '{}' at byte {}", c, at);
+      open.pop_back();
+    } else {
+      continue;  // numbers, literals, commas: open.empty() says nothing yet
+    }
+    done = open.empty();
+  }
+  if (!open.empty()) {
+    return fmt::format("it ends before the {} is closed", open.back() == '}' ? "object" : "array");
+  }
+  return "a value, comma or colon is missing or wrong";
+}
+
 }  // namespace
 
 Result<Value> ParseJsonValue(std::string_view json, int max_depth) {
@@ -119,9 +146,7 @@ Result<Value> ParseJsonValue(std::string_view json, int max_depth) {
     case simdjson::NUMBER_ERROR:
       return BadInput("invalid JSON: a malformed number, or an integer beyond 64 bits");
     case simdjson::TAPE_ERROR:
-      return BadInput(
-          "invalid JSON: it ends too early, something follows the value, or a bracket, "
-          "comma or quote is wrong");
+      return BadInput(fmt::format("invalid JSON: {}", Diagnose(json)));
     default:
       return BadInput(fmt::format("invalid JSON: {}", simdjson::error_message(error)));
   }

@@ -185,6 +185,8 @@ namespace {
 // Maps characters; `append(c, at, out)` writes the mapping of the character at byte `at`.
 template <typename F>
 Result<Value> MapCharacters(Runtime& rt, const Value& text, F append) {
+  // A character costs several times what a copied byte does.
+  EW_RETURN_IF_ERROR(rt.Work(8 * static_cast<int64_t>(text.str().size())));
   MarkedTextBuilder out = rt.Builder();
   const std::string_view s = text.str();
   ForEachRun(text.text(), 0, s.size(), [&](size_t begin, size_t end, uint8_t marks) {

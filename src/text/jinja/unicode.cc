@@ -25,6 +25,10 @@ CodePoint DecodeAt(std::string_view bytes, size_t at) {
 }
 
 void AppendUtf8(char32_t c, std::string* out) {
+  if (c < 0x80) {
+    *out += static_cast<char>(c);
+    return;
+  }
   if (c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF)) c = 0xFFFD;
   utf8proc_uint8_t buffer[4];
   const utf8proc_ssize_t n = utf8proc_encode_char(static_cast<utf8proc_int32_t>(c), buffer);
@@ -51,6 +55,7 @@ bool IsSpace(char32_t c) {
 }
 
 bool IsAlpha(char32_t c) {
+  if (c < 0x80) return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
   switch (Category(c)) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
@@ -63,7 +68,9 @@ bool IsAlpha(char32_t c) {
   }
 }
 
-bool IsDecimal(char32_t c) { return Category(c) == UTF8PROC_CATEGORY_ND; }
+bool IsDecimal(char32_t c) {
+  return c < 0x80 ? c >= '0' && c <= '9' : Category(c) == UTF8PROC_CATEGORY_ND;
+}
 
 bool IsDigit(char32_t c) {
   if (IsDecimal(c)) return true;
@@ -78,13 +85,17 @@ bool IsNumeric(char32_t c) {
   return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
 }
 
-bool IsUpper(char32_t c) { return Category(c) == UTF8PROC_CATEGORY_LU; }
-bool IsLower(char32_t c) { return Category(c) == UTF8PROC_CATEGORY_LL; }
+bool IsUpper(char32_t c) {
+  return c < 0x80 ? c >= 'A' && c <= 'Z' : Category(c) == UTF8PROC_CATEGORY_LU;
+}
+bool IsLower(char32_t c) {
+  return c < 0x80 ? c >= 'a' && c <= 'z' : Category(c) == UTF8PROC_CATEGORY_LL;
+}
 bool IsTitle(char32_t c) { return Category(c) == UTF8PROC_CATEGORY_LT; }
 bool IsCased(char32_t c) { return IsUpper(c) || IsLower(c) || IsTitle(c); }
 
 bool IsPrintable(char32_t c) {
-  if (c == ' ') return true;
+  if (c < 0x80) return c >= 0x20 && c != 0x7F;
   switch (Category(c)) {
     case UTF8PROC_CATEGORY_CC:
     case UTF8PROC_CATEGORY_CF:
@@ -135,7 +146,9 @@ const char* SpecialUpper(char32_t c, bool title) {
 }  // namespace
 
 void AppendUpper(char32_t c, std::string* out) {
-  if (const char* s = SpecialUpper(c, false)) {
+  if (c < 0x80) {
+    *out += static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
+  } else if (const char* s = SpecialUpper(c, false)) {
     *out += s;
   } else {
     AppendUtf8(static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c))), out);
@@ -143,7 +156,9 @@ void AppendUpper(char32_t c, std::string* out) {
 }
 
 void AppendTitle(char32_t c, std::string* out) {
-  if (const char* s = SpecialUpper(c, true)) {
+  if (c < 0x80) {
+    AppendUpper(c, out);
+  } else if (const char* s = SpecialUpper(c, true)) {
     *out += s;
   } else {
     AppendUtf8(static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))), out);
@@ -151,7 +166,9 @@ void AppendTitle(char32_t c, std::string* out) {
 }
 
 void AppendLower(char32_t c, std::string* out) {
-  if (c == 0x130) {
+  if (c < 0x80) {
+    *out += static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+  } else if (c == 0x130) {
     *out += "i\xCC\x87";
   } else {
     AppendUtf8(static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))), out);
