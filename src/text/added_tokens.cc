@@ -114,6 +114,8 @@ void AddedTokenMatcher::Split(std::string_view text, bool skip_control,
     // White space that the token before has already taken stays with it.
     if (token.lstrip) begin = std::max(SpaceStart(text, begin, std::min(begin, done)), done);
     if (token.rstrip) end = SpaceEnd(text, end);
+    // White space can be a token itself, and gone already; the library crashes here.
+    if (begin >= end) continue;
     if (done < begin) out->push_back({{done, begin}, -1});
     out->push_back({{begin, end}, token.id});
     done = end;

@@ -88,6 +88,8 @@ Result<std::unique_ptr<const BpeModel>> BpeModel::Make(Vocab vocab, const Merges
 
 void BpeModel::FindMarkerSplits(const std::vector<int32_t>& merged) {
   if (config_.byte_level || config_.ignore_merges || affixes_ || !vocab_.Find(kMarker)) return;
+  // A character that is dropped would make neighbours of what lies on both sides of a cut.
+  if (!unk_id_ && !(config_.byte_fallback && has_fallback_ids_)) return;
   for (int32_t id : merged) {
     const std::string_view piece = *vocab_.Piece(id);
     size_t lead = 0;

@@ -23,7 +23,10 @@ constexpr std::string_view kNotSpace =
 constexpr std::string_view kHex = "0-9A-Fa-f";
 constexpr std::string_view kNotHex =
     R"(\x{0}-\x{2F}\x{3A}-\x{40}\x{47}-\x{60}\x{67}-\x{D7FF}\x{E000}-\x{10FFFF})";
-constexpr std::string_view kWord = R"(\p{L}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Outside of classes \w also takes the superscripts and fractions of Latin-1.
+constexpr std::string_view kLoneWord =
+    R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 
 constexpr std::array<std::pair<std::string_view, std::string_view>, 13> kLongNames = {{
     {"Letter", "L"},
@@ -39,6 +42,18 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 13> kLongNam
     {"Symbol", "S"},
     {"Separator", "Z"},
     {"Other", "C"},
+}};
+
+constexpr std::array<std::pair<std::string_view, std::string_view>, 9> kPosixClasses = {{
+    {"alpha", R"(\p{Alphabetic})"},
+    {"alnum", R"(\p{Alphabetic}\p{Nd})"},
+    {"upper", R"(\p{Uppercase})"},
+    {"lower", R"(\p{Lowercase})"},
+    {"digit", R"(\p{Nd})"},
+    {"xdigit", kHex},
+    {"space", kSpace},
+    {"word", kWord},
+    {"punct", R"(\p{P}\p{S})"},
 }};
 
 class Translator {
@@ -100,10 +115,13 @@ class Translator {
         Set(in_class, in_class ? kNotHex : kHex, /*negate=*/true);
         break;
       case 'w':
-        Set(in_class, kWord);
+        Set(in_class, in_class ? kWord : kLoneWord);
         break;
       case 'W':
-        Set(in_class, kWord, /*negate=*/true);
+        Set(in_class, kLoneWord, /*negate=*/true);
+        break;
+      case 'v':
+        out_ += R"(\x{B})";
         break;
       case 'd':
         out_ += R"(\p{Nd})";
@@ -152,6 +170,18 @@ class Translator {
     return Status::Ok();
   }
 
+  // The members of [:name:].
+  Status PosixClass(std::string_view name) {
+    if (name.substr(0, 1) == "^") return Missing("a negated [:^class:]");
+    for (const auto& [posix, members] : kPosixClasses) {
+      if (name == posix) {
+        out_ += members;
+        return Status::Ok();
+      }
+    }
+    return Missing(fmt::format("the class [:{}:]", name));
+  }
+
   // in_[pos_] is the opening bracket. A class within the class adds its members to the outer one.
   Status Class() {
     const size_t start = pos_;
@@ -163,7 +193,7 @@ class Translator {
         if (in_.substr(pos_, 2) == "[:" && depth > 0) {
           const size_t close = in_.find(":]", pos_);
           if (close == std::string_view::npos) return Missing("an open [: in a class");
-          out_ += in_.substr(pos_, close + 2 - pos_);
+          EW_RETURN_IF_ERROR(PosixClass(in_.substr(pos_ + 2, close - pos_ - 2)));
           pos_ = close + 2;
           first = false;
           continue;

@@ -11,7 +11,8 @@ namespace edgewise::text {
 
 // Differences that matter for tokenizers:
 //   \s       does not match U+180E
-//   \w       letters, marks, decimal digits and connectors only;  \h is a hexadecimal digit
+//   \w       alphabetic characters, marks, decimal digits and connectors
+//   \h       a hexadecimal digit;  \v the vertical tab alone
 //   \p{Han}  the script alone, without script extensions
 //   [a[bc]]  a class within a class is a union;  (?m: is what Perl calls (?s:;  \uHHHH
 // `is_script` tells whether PCRE2 knows a script of that name.

@@ -6,6 +6,7 @@
 #include "text/bpe.h"
 #include "text/sentencepiece.h"
 #include "text/tokenizer_impl.h"
+#include "text/unicode.h"
 
 namespace edgewise::text {
 namespace {
@@ -79,7 +80,8 @@ Result<Splitting> SplittingOf(std::string_view pre) {
       pre));
 }
 
-Result<Vocab> MakeVocab(const GgufVocab& gguf) {
+// Pieces become valid UTF-8: everything that handles them relies on it.
+Result<Vocab> MakeVocab(GgufVocab& gguf) {
   if (gguf.tokens.empty()) return BadInput("tokenizer.ggml.tokens is missing or empty");
   if (!gguf.token_types.empty() && gguf.token_types.size() != gguf.tokens.size()) {
     return BadInput(fmt::format("tokenizer.ggml.token_type has {} entries for {} tokens",
@@ -87,6 +89,7 @@ Result<Vocab> MakeVocab(const GgufVocab& gguf) {
   }
   Vocab vocab;
   for (size_t id = 0; id < gguf.tokens.size(); ++id) {
+    if (!IsValidUtf8(gguf.tokens[id])) gguf.tokens[id] = LossyUtf8(gguf.tokens[id]);
     EW_RETURN_IF_ERROR(vocab.AddSynonym(gguf.tokens[id], static_cast<int64_t>(id))
                            .WithContext("tokenizer.ggml.tokens"));
   }
@@ -141,7 +144,7 @@ Status MakeBpe(const GgufVocab& gguf, Splitting splitting, Vocab vocab, Tokenize
   merges.reserve(gguf.merges.size());
   for (size_t i = 0; i < gguf.merges.size(); ++i) {
     const std::string_view line = gguf.merges[i];
-    const size_t space = line.find(' ', 1);
+    const size_t space = line.empty() ? std::string_view::npos : line.find(' ', 1);
     if (space == std::string_view::npos) {
       return BadInput(fmt::format("tokenizer.ggml.merges[{}] is not \"a b\"", i));
     }
