@@ -1,5 +1,7 @@
 #include "kernels/linear.h"
 
+#include "kernels/packed/linear.h"
+
 namespace edgewise::kernels {
 namespace {
 
@@ -10,6 +12,9 @@ constexpr int64_t kColumnGrain = 64;
 
 void LinearForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const WeightRef& w,
                    const float* bias, float* y, int64_t ldy, Accumulate acc) {
+  if (w.packed != nullptr) {
+    return PackedForward(ctx, m, x, ldx, *w.packed, {0, w.rows}, bias, y, ldy, acc);
+  }
   MatMulNT(ctx, m, w.rows, w.cols, 1.0f, x, ldx, w, y, ldy, acc);
   if (bias == nullptr) return;
   ctx.ParallelFor(m, kRowGrain, [&](int64_t begin, int64_t end, int) {
@@ -20,7 +25,11 @@ void LinearForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, con
 }
 
 void LinearBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy,
-                         const WeightRef& w, float* dx, int64_t lddx, Accumulate acc) {
+                         const WeightRef& w, float* dx, int64_t lddx, Accumulate acc,
+                         const LinearBackwardOptions& options) {
+  if (w.packed != nullptr) {
+    return PackedBackwardInput(ctx, m, dy, lddy, *w.packed, {0, w.rows}, dx, lddx, acc, options);
+  }
   MatMulNN(ctx, m, w.cols, w.rows, 1.0f, dy, lddy, w, dx, lddx, acc);
 }
 

@@ -10,10 +10,24 @@ void LinearForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, con
                    const float* bias, float* y, int64_t ldy,
                    Accumulate acc = Accumulate::kOverwrite);
 
+// How the gradient passes through packed weights (dense ones are always exact).
+enum class BackwardMode : uint8_t {
+  kExact,    // weights become fp32 panels
+  kInteger,  // int8 dot products: faster, at an error of about a percent (docs/packed-layouts.md)
+};
+
+struct LinearBackwardOptions {
+  BackwardMode mode = BackwardMode::kExact;
+  bool stochastic = false;  // kInteger: unbiased rounding of dY instead of nearest
+  uint64_t seed = 0;        // of the rounding noise, with a substream per layer and step
+  uint64_t substream = 0;
+};
+
 // dX[m,in] (+)= dY[m,out] W.
 void LinearBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy,
                          const WeightRef& w, float* dx, int64_t lddx,
-                         Accumulate acc = Accumulate::kOverwrite);
+                         Accumulate acc = Accumulate::kOverwrite,
+                         const LinearBackwardOptions& options = {});
 
 // dW[out,in] += dY^T X; dbias[out] += column sums of dY (null: none). fp32 gradients.
 void LinearBackwardWeight(ExecContext& ctx, int64_t m, int64_t out, int64_t in, const float* dy,

@@ -1,0 +1,85 @@
+#include "kernels/packed/activations.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+#include "base/rng.h"
+
+namespace edgewise::kernels {
+namespace {
+
+// Rows that one thread rounds before waking the others would pay.
+constexpr int64_t kSerialElements = 16384;
+
+// Noise of columns 8 b .. 8 b + 7 of a row: the 16-bit halves, low first, of one Philox block with
+// counter (b, row, substream) under the key (seed), in units of 2^-16.
+void FillNoise(uint64_t seed, uint64_t substream, int64_t row, int64_t cols, float* noise) {
+  const std::array<uint32_t, 2> key = {
+      static_cast<uint32_t>(seed) ^ (static_cast<uint32_t>(RngStream::kRounding) * 0x85EBCA6Bu),
+      static_cast<uint32_t>(seed >> 32) ^
+          (static_cast<uint32_t>(RngStream::kRounding) * 0xC2B2AE35u)};
+  for (int64_t c = 0; c < cols; c += 8) {
+    const std::array<uint32_t, 4> block =
+        Philox4x32({static_cast<uint32_t>(c / 8), static_cast<uint32_t>(row),
+                    static_cast<uint32_t>(substream), static_cast<uint32_t>(substream >> 32)},
+                   key);
+    for (int i = 0; i < 8; ++i) {
+      const uint32_t half = (block[static_cast<size_t>(i / 2)] >> (i % 2 * 16)) & 0xffff;
+      noise[c + i] = static_cast<float>(half) * 0x1p-16f;
+    }
+  }
+}
+
+}  // namespace
+
+QuantizePlan QuantizePlan::Make(int64_t m, int64_t cols, int64_t group, int64_t multiple) {
+  QuantizePlan p;
+  p.m = m;
+  p.cols = cols;
+  p.group = group < cols ? group : 0;
+  p.padded = RoundUp(cols, multiple);
+  // Rows a multiple of 4 KiB apart would share few sets of the level 1 cache.
+  p.stride = p.padded % 1024 == 0 ? p.padded + 64 : p.padded;
+  p.sums_stride = RoundUp(p.padded / kSumCols + 1, 16);
+  p.scales_stride = p.group == 0 ? 1 : CeilDiv(cols, p.group);
+  p.bytes =
+      RoundUp(m * p.stride, 64) + m * p.sums_stride * 4 + RoundUp(m * p.scales_stride * 4, 64);
+  return p;
+}
+
+QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& p, const float* x, int64_t ldx,
+                           const float* fold, const LinearBackwardOptions& options, void* memory) {
+  auto* q = static_cast<int8_t*>(memory);
+  auto* sums = reinterpret_cast<int32_t*>(q + RoundUp(p.m * p.stride, 64));
+  auto* scales = reinterpret_cast<float*>(sums + p.m * p.sums_stride);
+  const Int8Table& table = Int8TableFor(ctx.isa());
+  const auto rows = [&](int64_t begin, int64_t end, int worker) {
+    float* noise = nullptr;
+    if (options.stochastic) {
+      noise = static_cast<float*>(
+          ctx.Scratch(worker, static_cast<size_t>(RoundUp(p.cols, 8)) * sizeof(float)));
+    }
+    for (int64_t i = begin; i < end; ++i) {
+      if (noise != nullptr) FillNoise(options.seed, options.substream, i, p.cols, noise);
+      QuantizeRow r;
+      r.x = x + i * ldx;
+      r.fold = fold;
+      r.noise = noise;
+      r.cols = p.cols;
+      r.padded = p.padded;
+      r.group = p.group;
+      r.q = q + i * p.stride;
+      r.scales = scales + i * p.scales_stride;
+      r.sums = sums + i * p.sums_stride;
+      table.quantize_row(r);
+    }
+  };
+  if (p.m * p.cols <= kSerialElements) {
+    rows(0, p.m, 0);
+  } else {
+    ctx.ParallelFor(p.m, 4, rows);
+  }
+  return {q, p.stride, sums, p.sums_stride, scales, p.scales_stride, p.group != 0};
+}
+
+}  // namespace edgewise::kernels

@@ -1,0 +1,38 @@
+// A matrix of activations (or gradients) rounded to int8.
+#pragma once
+
+#include <cstdint>
+
+#include "exec/context.h"
+#include "kernels/linear.h"
+#include "kernels/packed/int8_table.h"
+
+namespace edgewise::kernels {
+
+struct QuantizedRows {
+  const int8_t* q = nullptr;  // [m][stride]
+  int64_t stride = 0;
+  const int32_t* sums = nullptr;  // [m][sums_stride], prefix sums per kSumCols columns
+  int64_t sums_stride = 0;
+  const float* scales = nullptr;  // [m][scales_stride]
+  int64_t scales_stride = 0;
+  bool grouped = false;  // a scale per group of columns, not per row
+};
+
+struct QuantizePlan {
+  int64_t m = 0, cols = 0;
+  int64_t padded = 0;  // columns, a multiple of 64
+  int64_t group = 0;   // 0: per row
+  int64_t stride = 0, sums_stride = 0, scales_stride = 0;
+  int64_t bytes = 0;  // of memory needed
+
+  // Columns are padded with zeros to a multiple of `multiple` (of 64).
+  static QuantizePlan Make(int64_t m, int64_t cols, int64_t group, int64_t multiple);
+};
+
+// x [m, cols]; fold [cols] or null. Stochastic rounding draws the noise of element (i, j) from
+// options.seed and options.substream (see activations.cc). `memory`: plan.bytes, 64-byte aligned.
+QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& plan, const float* x, int64_t ldx,
+                           const float* fold, const LinearBackwardOptions& options, void* memory);
+
+}  // namespace edgewise::kernels

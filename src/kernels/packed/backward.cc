@@ -1,0 +1,334 @@
+// dX = dY W on packed weights: fp32 panels (exact) or int8 dot products (integer).
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+
+#include "base/checked.h"
+#include "kernels/gemm_driver.h"
+#include "kernels/packed/activations.h"
+#include "kernels/packed/linear.h"
+#include "kernels/packed/tile_reader.h"
+
+namespace edgewise::kernels {
+namespace {
+
+// Two units: the columns of dX that one panel of the integer way covers.
+constexpr int64_t kPairCols = 2 * kUnitCols;
+constexpr int64_t kChunkTiles = kMaxSegmentCols / kTileRows;   // tiles per integer sum
+constexpr int64_t kPanelStride = kMaxSegmentCols * kTileRows;  // bytes of one 16-column panel
+constexpr int64_t kMaxRows = 512;
+constexpr int64_t kGradientGroup = 128;  // outputs per scale of dY
+
+AlignedBuffer AllCursors(ExecContext& ctx, const TileReader& reader, const PackedMatrix& w,
+                         RowRange range) {
+  if (w.format().structure != Structure::kUnstructured) return {};
+  const int64_t pairs = CeilDiv(w.layout().units, 2);
+  const int64_t tile0 = range.begin / kTileRows;
+  const int64_t tiles = CeilDiv(range.end, kTileRows) - tile0;
+  AlignedBuffer cursors(static_cast<size_t>(tiles * pairs) * sizeof(SparseCursor));
+  ctx.ParallelFor(tiles, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      reader.Cursors(tile0 + t, cursors.as<SparseCursor>() + t * pairs);
+    }
+  });
+  return cursors;
+}
+
+SparseCursor CursorAt(const AlignedBuffer& cursors, const PackedMatrix& w, int64_t tile,
+                      int64_t pair) {
+  if (cursors.size() == 0) return {};
+  return cursors.as<SparseCursor>()[tile * CeilDiv(w.layout().units, 2) + pair];
+}
+
+// The factors of the two halves (16 columns each) of a unit: out [2][16].
+void HalfFactors(const TileReader& reader, const PackedFormat& f, int64_t owner, int64_t unit,
+                 float* scales, float* mins) {
+  for (int64_t h = 0; h < 2; ++h) {
+    // A half beyond the matrix takes any group: its columns are not used.
+    const int64_t col = std::min(unit * kUnitCols + 16 * h, f.cols - 1);
+    const int64_t g = reader.GroupOf(col);
+    if (h == 1 && f.group != 16) {
+      std::memcpy(scales + 16, scales, 64);
+      if (f.has_min) std::memcpy(mins + 16, mins, 64);
+      continue;
+    }
+    reader.Scales(owner, g, 1, scales + 16 * h);
+    if (f.has_min) reader.Mins(owner, g, 1, mins + 16 * h);
+  }
+}
+
+// Whether codes are int8 on one scale per row already.
+bool OneScale(const PackedFormat& f) { return f.group == 0 && !f.has_min; }
+
+// S [tiles * 16]: with it every weight of a row is an integer of at most 127 (OneScale: its code).
+void RowScales(ExecContext& ctx, const TileReader& reader, const PackedMatrix& w, int64_t tile0,
+               int64_t tiles, float* out) {
+  const PackedFormat& f = w.format();
+  const bool per_block = f.structure == Structure::kBlock && f.group > 0;
+  const float top = static_cast<float>(f.has_min ? (1 << f.bits) - 1 : 1 << (f.bits - 1));
+  ctx.ParallelFor(tiles, 4, [&](int64_t begin, int64_t end, int) {
+    float scale[kTileRows], min[kTileRows] = {};
+    for (int64_t t = begin; t < end; ++t) {
+      float* s = out + t * kTileRows;
+      if (OneScale(f)) {
+        reader.Scales(tile0 + t, 0, 1, s);
+        continue;
+      }
+      std::fill_n(s, kTileRows, 0.0f);
+      const int64_t first = per_block ? w.index(tile0 + t) : tile0 + t;
+      const int64_t last = per_block ? w.index(tile0 + t + 1) : tile0 + t + 1;
+      for (int64_t owner = first; owner < last; ++owner) {
+        for (int64_t g = 0; g < w.layout().groups; ++g) {
+          reader.Scales(owner, g, 1, scale);
+          if (f.has_min) reader.Mins(owner, g, 1, min);
+          for (int64_t r = 0; r < kTileRows; ++r) {
+            const float a = std::fabs(min[r]), b = std::fabs(scale[r] * top + min[r]);
+            s[r] = std::max({s[r], a, b});
+          }
+        }
+      }
+      for (int64_t r = 0; r < kTileRows; ++r) s[r] /= 127.0f;
+    }
+  });
+}
+
+class IntegerBackward {
+ public:
+  IntegerBackward(ExecContext& ctx, const PackedMatrix& w, RowRange range)
+      : w_(w),
+        f_(w.format()),
+        table_(Int8TableFor(ctx.isa())),
+        reader_(w, table_),
+        tile0_(range.begin / kTileRows),
+        tiles_(CeilDiv(range.end, kTileRows) - tile0_),
+        cursors_(AllCursors(ctx, reader_, w, range)) {}
+
+  void Compute(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy, RowRange range,
+               float* dx, int64_t lddx, Accumulate acc, const LinearBackwardOptions& options) {
+    const int64_t outs = range.end - range.begin;
+    const QuantizePlan plan = QuantizePlan::Make(m, outs, kGradientGroup, 64);
+    const int64_t scale_bytes = RoundUp(tiles_ * kTileRows * 4, 64);
+    auto* memory =
+        static_cast<uint8_t*>(ctx.SharedScratch(static_cast<size_t>(plan.bytes + scale_bytes)));
+    fold_ = reinterpret_cast<float*>(memory);
+    RowScales(ctx, reader_, w_, tile0_, tiles_, fold_);
+    dy_ = QuantizeRows(ctx, plan, dy, lddy, fold_, options, memory + scale_bytes);
+    segment_rows_ = plan.group == 0 ? kMaxSegmentCols : plan.group;
+
+    const int64_t panels = CeilDiv(f_.cols, kPairCols);
+    int64_t task_rows = std::min(m, kMaxRows);
+    if (panels < 8 && m > 8 * kMaxProductRows) {
+      task_rows = std::min(task_rows, RoundUp(CeilDiv(m, CeilDiv(8, panels)), kMaxProductRows));
+    }
+    ctx.pool().Run(panels * CeilDiv(m, task_rows), [&](int64_t task, int worker) {
+      const int64_t row0 = task / panels * task_rows;
+      Panel(ctx, worker, task % panels, row0, std::min(task_rows, m - row0), dx, lddx,
+            acc == Accumulate::kAdd);
+    });
+  }
+
+ private:
+  // Panels of the pair's columns for one tile: 256 bytes at each of `out` + 16-column panel *
+  // kPanelStride. False: the tile has nothing there.
+  bool FillTile(int64_t tile, int64_t pair, int64_t units, uint8_t* out) const {
+    alignas(64) uint8_t codes[2 * kUnitElements];
+    int64_t owner[2];
+    reader_.ReadPair(tile0_ + tile, 2 * pair, units, CursorAt(cursors_, w_, tile, pair), codes,
+                     owner);
+    if (owner[0] < 0 && (units == 1 || owner[1] < 0)) return false;
+    for (int64_t u = 0; u < units; ++u) {
+      uint8_t* unit = codes + u * kUnitElements;
+      if (!OneScale(f_)) {
+        alignas(64) float scales[32] = {}, mins[32] = {};
+        if (owner[u] >= 0) {
+          HalfFactors(reader_, f_, owner[u], 2 * pair + u, scales, mins);
+          for (int64_t i = 0; i < 32; ++i) {
+            const float s = fold_[tile * kTileRows + i % kTileRows];
+            const float inverse = s > 0 ? 1.0f / s : 0.0f;
+            scales[i] *= inverse;
+            mins[i] *= inverse;
+          }
+        }
+        if (f_.bits == 8 && table_.signed8) Flip(unit);
+        table_.requantize(unit, f_.zero(), scales, f_.has_min ? mins : nullptr, unit);
+      }
+      table_.transpose(unit, out + 2 * u * kPanelStride, out + (2 * u + 1) * kPanelStride);
+    }
+    return true;
+  }
+
+  static void Flip(uint8_t* unit) {
+    for (int64_t i = 0; i < kUnitElements; ++i) unit[i] ^= 0x80;
+  }
+
+  void Panel(ExecContext& ctx, int worker, int64_t pair, int64_t row0, int64_t rows, float* dx,
+             int64_t lddx, bool add) const {
+    const int64_t units = std::min<int64_t>(2, w_.layout().units - 2 * pair);
+    const int64_t width = units * kUnitCols;
+    constexpr int64_t kPanelBytes = 4 * kPanelStride;
+    auto* scratch = static_cast<uint8_t*>(
+        ctx.Scratch(worker, static_cast<size_t>(kPanelBytes + rows * width * 4)));
+    auto* c = reinterpret_cast<float*>(scratch + kPanelBytes);
+    alignas(64) static constexpr float kOnes[kTileRows] = {1, 1, 1, 1, 1, 1, 1, 1,
+                                                           1, 1, 1, 1, 1, 1, 1, 1};
+    Segment segments[kMaxSegmentCols / kTileRows];
+    Run runs[kMaxSegmentCols / kTileRows];
+    TileProduct p;
+    p.tiles = static_cast<int>(width / kTileRows);
+    p.w = scratch;
+    p.w_stride = kPanelStride;
+    const bool requantized = !OneScale(f_);
+    p.zero = requantized ? (table_.signed8 ? 0 : 128) : reader_.zero();
+    p.signed_w = requantized ? table_.signed8 : reader_.signed_codes();
+    p.segments = segments;
+    p.runs = runs;
+    p.a_stride = dy_.stride;
+    p.sums_stride = dy_.sums_stride;
+    p.a_scales_stride = dy_.scales_stride;
+    p.grouped = dy_.grouped;
+    p.w_scales = kOnes;
+    p.scale_stride = 0;
+    p.ldc = width;
+    std::fill_n(c, rows * width, 0.0f);
+    p.add = true;
+    for (int64_t t0 = 0; t0 < tiles_; t0 += kChunkTiles) {
+      const int64_t t1 = std::min(tiles_, t0 + kChunkTiles);
+      int64_t filled = 0, count = 0;
+      for (int64_t t = t0; t < t1; ++t) {
+        if (!FillTile(t, pair, units, scratch + filled * 256)) continue;
+        const auto run = static_cast<int32_t>(filled++);
+        const auto group = static_cast<int32_t>(t * kTileRows / segment_rows_);
+        runs[run] = {static_cast<int32_t>(t * 4), 4};
+        if (count == 0 || segments[count - 1].act_group != (dy_.grouped ? group : 0)) {
+          segments[count++] = {run, 0, 0, dy_.grouped ? group : 0};
+        }
+        // Runs that follow each other are one.
+        Segment& s = segments[count - 1];
+        ++s.runs;
+      }
+      if (count == 0) continue;
+      Merge(segments, count, runs);
+      p.segment_count = count;
+      for (int64_t i = 0; i < rows; i += kMaxProductRows) {
+        p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
+        p.a = dy_.q + (row0 + i) * dy_.stride;
+        p.sums = dy_.sums + (row0 + i) * dy_.sums_stride;
+        p.a_scales = dy_.scales + (row0 + i) * dy_.scales_stride;
+        p.c = c + i * width;
+        table_.tile_product(p);
+      }
+    }
+    const int64_t col = pair * kPairCols;
+    const int64_t n = std::min(width, f_.cols - col);
+    for (int64_t i = 0; i < rows; ++i) {
+      const float scale = dy_.grouped ? 1.0f : dy_.scales[row0 + i];
+      table_.finish_row(n, c + i * width, scale, nullptr, add, dx + (row0 + i) * lddx + col);
+    }
+  }
+
+  // Joins neighbouring runs of every segment.
+  static void Merge(Segment* segments, int64_t count, Run* runs) {
+    int32_t to = 0;
+    for (int64_t s = 0; s < count; ++s) {
+      const int32_t from = segments[s].first_run, n = segments[s].runs;
+      segments[s].first_run = to;
+      for (int32_t i = from; i < from + n; ++i) {
+        Run* last = to > segments[s].first_run ? &runs[to - 1] : nullptr;
+        if (last != nullptr && last->step + last->steps == runs[i].step) {
+          last->steps += runs[i].steps;
+        } else {
+          runs[to++] = runs[i];
+        }
+      }
+      segments[s].runs = to - segments[s].first_run;
+    }
+  }
+
+  const PackedMatrix& w_;
+  const PackedFormat& f_;
+  const Int8Table& table_;
+  TileReader reader_;
+  int64_t tile0_, tiles_;
+  AlignedBuffer cursors_;
+  float* fold_ = nullptr;
+  QuantizedRows dy_;
+  int64_t segment_rows_ = kMaxSegmentCols;
+};
+
+}  // namespace
+
+PackedPanels::PackedPanels(ExecContext& ctx, const PackedMatrix& w, RowRange range)
+    : w_(w),
+      range_(range),
+      table_(Int8TableFor(ctx.isa())),
+      cursors_(AllCursors(ctx, TileReader(w, table_), w, range)) {}
+
+void PackedPanels::Pack(int64_t col, int64_t cols, int64_t row, int64_t rows, int64_t nr,
+                        float* out) const {
+  const PackedFormat& f = w_.format();
+  const TileReader reader(w_, table_);
+  const int64_t tile0 = range_.begin / kTileRows;
+  const int64_t panel_stride = rows * nr;
+  alignas(64) uint8_t codes[2 * kUnitElements], halves[2][256];
+  alignas(64) float scales[32], mins[32], values[kTileRows * 16];
+  for (int64_t r = 0; r < rows; r += kTileRows) {
+    const int64_t tile = (row + r) / kTileRows;
+    const int64_t valid = std::min(kTileRows, rows - r);
+    for (int64_t pair = col / kPairCols; pair * kPairCols < col + cols; ++pair) {
+      const int64_t units = std::min<int64_t>(2, w_.layout().units - 2 * pair);
+      int64_t owner[2];
+      reader.ReadPair(tile0 + tile, 2 * pair, units, CursorAt(cursors_, w_, tile, pair), codes,
+                      owner);
+      for (int64_t u = 0; u < units; ++u) {
+        if (owner[u] >= 0) HalfFactors(reader, f, owner[u], 2 * pair + u, scales, mins);
+        uint8_t* unit = codes + u * kUnitElements;
+        if (f.bits == 8 && table_.signed8) {
+          for (int64_t i = 0; i < kUnitElements; ++i) unit[i] ^= 0x80;
+        }
+        table_.transpose(unit, halves[0], halves[1]);
+        for (int64_t h = 0; h < 2; ++h) {
+          const int64_t c0 = (2 * pair + u) * kUnitCols + 16 * h - col;
+          if (c0 <= -16 || c0 >= cols) continue;
+          if (owner[u] < 0) {
+            std::memset(values, 0, sizeof values);
+          } else {
+            table_.dequantize(halves[h], f.zero(), scales + 16 * h,
+                              f.has_min ? mins + 16 * h : nullptr, values, 16);
+          }
+          // Panels are narrower (8) or as wide or wider than a half.
+          for (int64_t j = 0; j < 16; j += std::min<int64_t>(nr, 16)) {
+            if (c0 + j < 0 || c0 + j >= cols) continue;
+            float* to = out + (c0 + j) / nr * panel_stride + r * nr + (c0 + j) % nr;
+            for (int64_t i = 0; i < valid; ++i) {
+              std::memcpy(to + i * nr, values + i * 16 + j,
+                          static_cast<size_t>(std::min<int64_t>(nr, 16)) * sizeof(float));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+void PackedBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy,
+                         const PackedMatrix& w, RowRange range, float* dx, int64_t lddx,
+                         Accumulate acc, const LinearBackwardOptions& options) {
+  assert(range.begin % kTileRows == 0 && range.begin >= 0 && range.end <= w.rows());
+  if (m <= 0) return;
+  if (options.mode == BackwardMode::kInteger && range.begin < range.end) {
+    IntegerBackward(ctx, w, range).Compute(ctx, m, dy, lddy, range, dx, lddx, acc, options);
+    return;
+  }
+  const PackedPanels panels(ctx, w, range);
+  const int64_t nr = TableFor(ctx.isa()).nr;
+  Gemm(
+      ctx, m, w.cols(), std::max<int64_t>(0, range.end - range.begin), 1.0f,
+      {dy, lddy, ALayout::kRowMajor},
+      [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out) {
+        panels.Pack(n0, nn, k0, kk, nr, out);
+      },
+      dx, lddx, acc);
+}
+
+}  // namespace edgewise::kernels

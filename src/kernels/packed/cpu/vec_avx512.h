@@ -1,0 +1,117 @@
+// Vectors of 512 bits. EW_VNNI: integer dot products; EW_VBMI2: byte expand.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/packed/cpu/common.h"
+
+namespace edgewise::kernels::EW_PACKED_NAMESPACE {
+namespace {
+
+using VI = __m512i;
+using VF = __m512;
+constexpr int kVecs = 1;
+constexpr int kVecBytes = 64;
+constexpr int kPanelTiles = 4;
+#ifdef EW_VNNI
+constexpr bool kSignedPanel8 = false;
+#else
+constexpr bool kSignedPanel8 = true;
+#endif
+
+#include "kernels/packed/cpu/vec_x86.inl.h"
+
+EW_INLINE VI LoadI(const void* p) { return _mm512_loadu_si512(p); }
+EW_INLINE void StoreI(void* p, VI v) { _mm512_storeu_si512(p, v); }
+EW_INLINE VI SetI(int x) { return _mm512_set1_epi32(x); }
+EW_INLINE VI SetB(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+EW_INLINE VI BroadcastI(const void* p) {
+  int x;
+  __builtin_memcpy(&x, p, 4);
+  return _mm512_set1_epi32(x);
+}
+EW_INLINE VI AddI(VI a, VI b) { return _mm512_add_epi32(a, b); }
+EW_INLINE VI SubI(VI a, VI b) { return _mm512_sub_epi32(a, b); }
+EW_INLINE VI MaxI(VI a, VI b) { return _mm512_max_epi32(a, b); }
+EW_INLINE VI ClampI(VI a, int lo, int hi) {
+  return _mm512_max_epi32(_mm512_min_epi32(a, SetI(hi)), SetI(lo));
+}
+EW_INLINE VI AndI(VI a, VI b) { return _mm512_and_si512(a, b); }
+EW_INLINE VI OrI(VI a, VI b) { return _mm512_or_si512(a, b); }
+EW_INLINE VI XorI(VI a, VI b) { return _mm512_xor_si512(a, b); }
+template <int N>
+EW_INLINE VI ShrI(VI a) {
+  return N == 0 ? a : _mm512_srli_epi32(a, N);
+}
+template <int N>
+EW_INLINE VI ShlI(VI a) {
+  return N == 0 ? a : _mm512_slli_epi32(a, N);
+}
+EW_INLINE VI ShrVarI(VI a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); }
+EW_INLINE VI ShlLanesI(VI a, VI n) { return _mm512_sllv_epi32(a, n); }
+
+template <bool kSignedW>
+EW_INLINE VI Dot(VI acc, VI w, VI a) {
+#ifdef EW_VNNI
+  static_assert(!kSignedW);
+  return _mm512_dpbusd_epi32(acc, w, a);
+#else
+  // Pairs stay within 16 bits: unsigned codes have at most 6 bits, and of signed bytes the
+  // magnitude (<= 128) meets an activation (<= 127) that takes the sign.
+  if constexpr (kSignedW) {
+    a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a);
+    w = _mm512_abs_epi8(w);
+  }
+  return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, a), _mm512_set1_epi16(1)));
+#endif
+}
+
+EW_INLINE VF LoadF(const float* p) { return _mm512_loadu_ps(p); }
+EW_INLINE void StoreF(float* p, VF v) { _mm512_storeu_ps(p, v); }
+EW_INLINE VF SetF(float x) { return _mm512_set1_ps(x); }
+EW_INLINE VF AddF(VF a, VF b) { return _mm512_add_ps(a, b); }
+EW_INLINE VF MulF(VF a, VF b) { return _mm512_mul_ps(a, b); }
+EW_INLINE VF FmaF(VF a, VF b, VF c) { return _mm512_fmadd_ps(a, b, c); }
+EW_INLINE VF FloorF(VF a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+EW_INLINE VF ToF(VI a) { return _mm512_cvtepi32_ps(a); }
+EW_INLINE VI RoundI(VF a) { return _mm512_cvtps_epi32(a); }
+EW_INLINE VI BitsOf(VF a) { return _mm512_castps_si512(a); }
+EW_INLINE void StoreAsInt8(int8_t* p, VI v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+}
+EW_INLINE VF LoadHalf(const uint8_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+struct ExpandedStep {
+  VI v;
+};
+EW_INLINE ExpandedStep OrStep(ExpandedStep a, ExpandedStep b) { return {OrI(a.v, b.v)}; }
+EW_INLINE void StoreStep(uint8_t* out, ExpandedStep a, VI flip) { StoreI(out, XorI(a.v, flip)); }
+
+template <int SHIFT, int MASK, int UP>
+EW_INLINE ExpandedStep ExpandStep(uint64_t mask, const uint8_t* p) {
+#ifdef EW_VBMI2
+  VI v = LoadI(p);
+  if constexpr (MASK != 0xff) v = AndI(ShrI<SHIFT>(v), SetB(MASK));
+  v = _mm512_maskz_expand_epi8(mask, ShlI<UP>(v));
+#else
+  VI v = _mm512_setzero_si512();
+  __m128i piece[4];
+  for (int i = 0; i < 4; ++i) {
+    const auto m = static_cast<uint32_t>(mask >> (16 * i)) & 0xffff;
+    piece[i] = Expand16(m, p);
+    p += __builtin_popcount(m);
+  }
+  v = _mm512_inserti32x4(_mm512_castsi128_si512(piece[0]), piece[1], 1);
+  v = _mm512_inserti32x4(v, piece[2], 2);
+  v = _mm512_inserti32x4(v, piece[3], 3);
+  if constexpr (MASK != 0xff) v = ShlI<UP>(AndI(ShrI<SHIFT>(v), SetB(MASK)));
+#endif
+  return {v};
+}
+
+}  // namespace
+}  // namespace edgewise::kernels::EW_PACKED_NAMESPACE

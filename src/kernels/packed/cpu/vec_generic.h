@@ -1,0 +1,183 @@
+// A tile as one array of 16 lanes, in plain C++.
+#pragma once
+
+#include <cmath>
+
+#include "kernels/packed/cpu/common.h"
+#include "tensor/dtype.h"
+
+namespace edgewise::kernels::EW_PACKED_NAMESPACE {
+namespace {
+
+struct VI {
+  uint32_t lane[16];
+};
+struct VF {
+  float lane[16];
+};
+constexpr int kVecs = 1;
+constexpr int kVecBytes = 64;
+constexpr int kPanelTiles = 1;
+constexpr bool kSignedPanel8 = false;
+
+#include "kernels/packed/cpu/constants.inl.h"
+
+template <typename Fn>
+EW_INLINE VI MapI(Fn fn) {
+  VI v;
+  for (int i = 0; i < 16; ++i) v.lane[i] = static_cast<uint32_t>(fn(i));
+  return v;
+}
+template <typename Fn>
+EW_INLINE VF MapF(Fn fn) {
+  VF v;
+  for (int i = 0; i < 16; ++i) v.lane[i] = fn(i);
+  return v;
+}
+
+EW_INLINE VI LoadI(const void* p) {
+  VI v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+EW_INLINE void StoreI(void* p, const VI& v) { __builtin_memcpy(p, &v, sizeof v); }
+EW_INLINE VI SetI(int x) {
+  return MapI([&](int) { return x; });
+}
+EW_INLINE VI SetB(int x) {
+  return MapI([&](int) { return static_cast<uint32_t>(x & 0xff) * 0x01010101u; });
+}
+EW_INLINE VI BroadcastI(const void* p) {
+  int x;
+  __builtin_memcpy(&x, p, 4);
+  return SetI(x);
+}
+EW_INLINE VI AddI(const VI& a, const VI& b) {
+  return MapI([&](int i) { return a.lane[i] + b.lane[i]; });
+}
+EW_INLINE VI SubI(const VI& a, const VI& b) {
+  return MapI([&](int i) { return a.lane[i] - b.lane[i]; });
+}
+EW_INLINE int Signed(uint32_t x) { return static_cast<int>(x); }
+EW_INLINE VI MaxI(const VI& a, const VI& b) {
+  return MapI([&](int i) { return Signed(a.lane[i]) > Signed(b.lane[i]) ? a.lane[i] : b.lane[i]; });
+}
+EW_INLINE VI ClampI(const VI& a, int lo, int hi) {
+  return MapI([&](int i) {
+    const int x = Signed(a.lane[i]);
+    return x < lo ? lo : x > hi ? hi : x;
+  });
+}
+EW_INLINE VI AndI(const VI& a, const VI& b) {
+  return MapI([&](int i) { return a.lane[i] & b.lane[i]; });
+}
+EW_INLINE VI OrI(const VI& a, const VI& b) {
+  return MapI([&](int i) { return a.lane[i] | b.lane[i]; });
+}
+EW_INLINE VI XorI(const VI& a, const VI& b) {
+  return MapI([&](int i) { return a.lane[i] ^ b.lane[i]; });
+}
+template <int N>
+EW_INLINE VI ShrI(const VI& a) {
+  return MapI([&](int i) { return a.lane[i] >> N; });
+}
+template <int N>
+EW_INLINE VI ShlI(const VI& a) {
+  return MapI([&](int i) { return a.lane[i] << N; });
+}
+EW_INLINE VI ShrVarI(const VI& a, int n) {
+  return MapI([&](int i) { return a.lane[i] >> n; });
+}
+EW_INLINE VI ShlLanesI(const VI& a, const VI& n) {
+  return MapI([&](int i) { return n.lane[i] < 32 ? a.lane[i] << n.lane[i] : 0u; });
+}
+
+template <bool kSignedW>
+EW_INLINE VI Dot(const VI& acc, const VI& w, const VI& a) {
+  static_assert(!kSignedW);
+  const auto act = [&](int i, int j) {
+    return static_cast<int>(static_cast<int8_t>(a.lane[i] >> (8 * j)));
+  };
+  const auto code = [&](int i, int j) { return static_cast<int>((w.lane[i] >> (8 * j)) & 0xff); };
+  return MapI([&](int i) {
+    return acc.lane[i] + static_cast<uint32_t>(code(i, 0) * act(i, 0) + code(i, 1) * act(i, 1) +
+                                               code(i, 2) * act(i, 2) + code(i, 3) * act(i, 3));
+  });
+}
+
+EW_INLINE VF LoadF(const float* p) {
+  VF v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+EW_INLINE void StoreF(float* p, const VF& v) { __builtin_memcpy(p, &v, sizeof v); }
+EW_INLINE VF SetF(float x) {
+  return MapF([&](int) { return x; });
+}
+EW_INLINE VF AddF(const VF& a, const VF& b) {
+  return MapF([&](int i) { return a.lane[i] + b.lane[i]; });
+}
+EW_INLINE VF MulF(const VF& a, const VF& b) {
+  return MapF([&](int i) { return a.lane[i] * b.lane[i]; });
+}
+EW_INLINE VF FmaF(const VF& a, const VF& b, const VF& c) {
+  return MapF([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+}
+EW_INLINE VF FloorF(const VF& a) {
+  return MapF([&](int i) { return std::floor(a.lane[i]); });
+}
+EW_INLINE VF ToF(const VI& a) {
+  return MapF([&](int i) { return static_cast<float>(Signed(a.lane[i])); });
+}
+// Nearest, ties to even; what does not fit (NaN) becomes INT_MIN, as x86 does.
+EW_INLINE VI RoundI(const VF& a) {
+  return MapI([&](int i) {
+    const float r = std::nearbyint(a.lane[i]);
+    return r >= -2147483648.0f && r < 2147483648.0f ? static_cast<int32_t>(r)
+                                                    : static_cast<int32_t>(0x80000000u);
+  });
+}
+EW_INLINE VI BitsOf(const VF& a) {
+  VI v;
+  __builtin_memcpy(&v, &a, sizeof v);
+  return v;
+}
+EW_INLINE void StoreAsInt8(int8_t* p, const VI& v) {
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(v.lane[i]);
+}
+EW_INLINE VF LoadHalf(const uint8_t* p) {
+  return MapF([&](int i) {
+    uint16_t h;
+    __builtin_memcpy(&h, p + 2 * i, 2);
+    return F16ToF32(h);
+  });
+}
+
+EW_INLINE void Transpose4x4(const uint8_t* in, uint8_t* out) {
+  for (int i = 0; i < 4; ++i) {
+    for (int j = 0; j < 4; ++j) out[4 * i + j] = in[4 * j + i];
+  }
+}
+EW_INLINE void SumsOf16(const int8_t* q, int32_t* sums) {
+  for (int i = 0; i < 4; ++i) {
+    sums[i] = 0;
+    for (int j = 0; j < 16; ++j) sums[i] += q[16 * i + j];
+  }
+}
+
+using ExpandedStep = VI;
+EW_INLINE VI OrStep(const VI& a, const VI& b) { return OrI(a, b); }
+EW_INLINE void StoreStep(uint8_t* out, const VI& a, const VI& flip) { StoreI(out, XorI(a, flip)); }
+
+template <int SHIFT, int MASK, int UP>
+EW_INLINE VI ExpandStep(uint64_t mask, const uint8_t* p) {
+  uint8_t bytes[64];
+  for (int i = 0; i < 64; ++i) {
+    bytes[i] = 0;
+    if ((mask >> i) & 1) bytes[i] = static_cast<uint8_t>(((*p++ >> SHIFT) & MASK) << UP);
+  }
+  return LoadI(bytes);
+}
+
+}  // namespace
+}  // namespace edgewise::kernels::EW_PACKED_NAMESPACE

@@ -1,0 +1,238 @@
+// Y = X W^T on packed weights.
+#include <algorithm>
+#include <cassert>
+
+#include "base/checked.h"
+#include "kernels/packed/activations.h"
+#include "kernels/packed/linear.h"
+#include "kernels/packed/tile_reader.h"
+
+namespace edgewise::kernels {
+namespace {
+
+constexpr int64_t kChunkBytes = kChunkUnits * kUnitElements;  // of one tile
+constexpr int64_t kMaxGroups = kMaxSegmentCols / 16;          // scales of a chunk, per row
+constexpr int64_t kMaxTiles = 4;
+// Rows of one task: its fp32 results stay in the level 2 cache.
+constexpr int64_t kMaxRows = 512;
+// Up to here tiles are read one by one, in the order of memory.
+constexpr int64_t kFewRows = kMaxProductRows;
+
+// Scratch of one worker.
+struct Work {
+  uint8_t* panel;
+  float* scales;  // [tiles][kMaxGroups][16]
+  float* mins;
+  float* c;  // [rows][16 tiles]
+  Segment* segments;
+  Run* runs;
+
+  static Work Take(ExecContext& ctx, int worker, int64_t tiles, int64_t rows) {
+    const int64_t factors = tiles * kMaxGroups * kTileRows * 4;
+    const int64_t c_bytes = rows * tiles * kTileRows * 4;
+    const int64_t list = kMaxGroups * 16;
+    auto* at = static_cast<uint8_t*>(ctx.Scratch(
+        worker, static_cast<size_t>(tiles * kChunkBytes + 2 * factors + c_bytes + 2 * list)));
+    Work w;
+    const auto take = [&](int64_t bytes) {
+      uint8_t* here = at;
+      at += bytes;
+      return here;
+    };
+    w.panel = take(tiles * kChunkBytes);
+    w.scales = reinterpret_cast<float*>(take(factors));
+    w.mins = reinterpret_cast<float*>(take(factors));
+    w.c = reinterpret_cast<float*>(take(c_bytes));
+    w.segments = reinterpret_cast<Segment*>(take(list));
+    w.runs = reinterpret_cast<Run*>(take(list));
+    return w;
+  }
+};
+
+struct Call {
+  const PackedMatrix& w;
+  const Int8Table& table;
+  TileReader reader;
+  QuantizedRows x;
+  int64_t segment_cols;
+  int64_t act_group;  // 0: per token
+  const float* bias;
+  float* y;
+  int64_t ldy;
+  RowRange range;
+  bool add;
+};
+
+// Segments of columns [col, col + cols), cols <= 512, appended to *n. `group0`: number of the scale
+// group that `col` starts.
+void AddSegments(const Call& call, int64_t col, int64_t cols, int64_t group0, Work* work,
+                 int64_t* n) {
+  const PackedFormat& f = call.w.format();
+  for (int64_t c = 0; c < cols; c += call.segment_cols) {
+    const int64_t steps = std::min(call.segment_cols, cols - c) / 4;
+    work->runs[*n] = {static_cast<int32_t>((col + c) / 4), static_cast<int32_t>(steps)};
+    Segment& s = work->segments[*n];
+    s.first_run = static_cast<int32_t>(*n);
+    s.runs = 1;
+    s.weight_group = static_cast<int32_t>(f.group == 0 ? 0 : group0 + c / f.group);
+    s.act_group = static_cast<int32_t>(call.act_group == 0 ? 0 : (col + c) / call.act_group);
+    ++*n;
+  }
+}
+
+// C += panel * activations for all rows of the task.
+void Multiply(const Call& call, const Work& work, int64_t tiles, int64_t segments, int64_t row0,
+              int64_t rows, bool add) {
+  TileProduct p;
+  p.tiles = static_cast<int>(tiles);
+  p.w = work.panel;
+  p.w_stride = kChunkBytes;
+  p.zero = call.reader.zero();
+  p.signed_w = call.reader.signed_codes();
+  p.segments = work.segments;
+  p.segment_count = segments;
+  p.runs = work.runs;
+  p.a_stride = call.x.stride;
+  p.sums_stride = call.x.sums_stride;
+  p.a_scales_stride = call.x.scales_stride;
+  p.grouped = call.x.grouped;
+  p.w_scales = work.scales;
+  p.w_mins = call.w.format().has_min ? work.mins : nullptr;
+  p.scale_stride = kMaxGroups * kTileRows;
+  p.add = add;
+  p.ldc = tiles * kTileRows;
+  for (int64_t i = 0; i < rows; i += kMaxProductRows) {
+    p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
+    p.a = call.x.q + (row0 + i) * call.x.stride;
+    p.sums = call.x.sums + (row0 + i) * call.x.sums_stride;
+    p.a_scales = call.x.scales + (row0 + i) * call.x.scales_stride;
+    p.c = work.c + i * p.ldc;
+    call.table.tile_product(p);
+  }
+}
+
+void Finish(const Call& call, const Work& work, int64_t tile, int64_t tiles, int64_t row0,
+            int64_t rows) {
+  const int64_t col = tile * kTileRows - call.range.begin;
+  const int64_t n = std::min(tiles * kTileRows, call.range.end - tile * kTileRows);
+  for (int64_t i = 0; i < rows; ++i) {
+    const float scale = call.x.grouped ? 1.0f : call.x.scales[row0 + i];
+    call.table.finish_row(n, work.c + i * tiles * kTileRows, scale,
+                          call.bias == nullptr ? nullptr : call.bias + col, call.add,
+                          call.y + (row0 + i) * call.ldy + col);
+  }
+}
+
+// Tiles [tile, tile + tiles) of a dense, unstructured or N:M matrix.
+void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int64_t row0,
+                  int64_t rows) {
+  const PackedFormat& f = call.w.format();
+  const int64_t units = call.w.layout().units;
+  const int64_t cols = RoundUp(f.cols, 16);
+  SparseCursor cursors[kMaxTiles];
+  for (int64_t u = 0; u < units; u += kChunkUnits) {
+    const int64_t count = std::min(kChunkUnits, units - u);
+    const int64_t col = u * kUnitCols;
+    const int64_t first = call.reader.GroupOf(col);
+    const int64_t groups =
+        f.group == 0
+            ? 1
+            : std::min(kMaxSegmentCols / f.group, static_cast<int>(call.w.layout().groups - first));
+    for (int64_t t = 0; t < tiles; ++t) {
+      call.reader.Read(tile + t, u, count, &cursors[t], work.panel + t * kChunkBytes);
+      float* scales = work.scales + t * kMaxGroups * kTileRows;
+      call.reader.Scales(tile + t, first, groups, scales);
+      if (f.has_min) {
+        call.reader.Mins(tile + t, first, groups, work.mins + t * kMaxGroups * kTileRows);
+      }
+    }
+    int64_t segments = 0;
+    AddSegments(call, col, std::min<int64_t>(kMaxSegmentCols, cols - col), 0, &work, &segments);
+    Multiply(call, work, tiles, segments, row0, rows, u > 0);
+  }
+  Finish(call, work, tile, tiles, row0, rows);
+}
+
+// One tile of a block-sparse matrix: only stored blocks are computed.
+void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int64_t rows) {
+  const PackedFormat& f = call.w.format();
+  const int64_t per_chunk = kMaxSegmentCols / f.block_cols;
+  const int64_t unit_count = f.block_cols / kUnitCols;
+  const int64_t groups = call.w.layout().groups;
+  const int64_t begin = call.w.index(tile), end = call.w.index(tile + 1);
+  if (begin == end) std::fill_n(work.c, rows * kTileRows, 0.0f);
+  for (int64_t b = begin; b < end; b += per_chunk) {
+    const int64_t count = std::min(per_chunk, end - b);
+    call.table.unpack(f.bits, call.w.values(b), count * unit_count, work.panel);
+    const int64_t owner = f.group == 0 ? tile : b;
+    const int64_t factors = f.group == 0 ? 1 : count * groups;
+    call.reader.Scales(owner, 0, factors, work.scales);
+    if (f.has_min) call.reader.Mins(owner, 0, factors, work.mins);
+    int64_t segments = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      // The last block may reach beyond the matrix: no activation group has those columns.
+      const int64_t col = int64_t{call.w.block(b + i)} * f.block_cols;
+      AddSegments(call, col, std::min<int64_t>(f.block_cols, RoundUp(f.cols, 16) - col), i * groups,
+                  &work, &segments);
+    }
+    Multiply(call, work, 1, segments, row0, rows, b > begin);
+  }
+  Finish(call, work, tile, 1, row0, rows);
+}
+
+}  // namespace
+
+void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const PackedMatrix& w,
+                   RowRange range, const float* bias, float* y, int64_t ldy, Accumulate acc) {
+  assert(range.begin % kTileRows == 0 && range.begin >= 0 && range.end <= w.rows());
+  if (m <= 0 || range.begin >= range.end) return;
+  const PackedFormat& f = w.format();
+  const Int8Table& table = Int8TableFor(ctx.isa());
+  const QuantizePlan plan = QuantizePlan::Make(m, f.cols, f.act_group, std::max(64, f.block_cols));
+  void* memory = ctx.SharedScratch(static_cast<size_t>(plan.bytes));
+  Call call{w,
+            table,
+            TileReader(w, table),
+            QuantizeRows(ctx, plan, x, ldx, nullptr, {}, memory),
+            0,
+            plan.group,
+            bias,
+            y,
+            ldy,
+            range,
+            acc == Accumulate::kAdd};
+  call.segment_cols = kMaxSegmentCols;
+  if (f.group > 0) call.segment_cols = std::min<int64_t>(call.segment_cols, f.group);
+  if (plan.group > 0) call.segment_cols = std::min(call.segment_cols, plan.group);
+
+  const int64_t tile0 = range.begin / kTileRows, tile_end = CeilDiv(range.end, kTileRows);
+  const bool blocks = f.structure == Structure::kBlock;
+  const bool one_by_one = blocks || m <= kFewRows;
+  const int64_t width = one_by_one ? 1 : kMaxTiles;
+  // Few wide panels are cut along the rows as well, for the other threads' sake.
+  const int64_t panels = CeilDiv(tile_end - tile0, width);
+  int64_t task_rows = std::min(m, kMaxRows);
+  if (panels < 8 && m > 8 * kMaxProductRows) {
+    task_rows = std::min(task_rows, RoundUp(CeilDiv(m, CeilDiv(8, panels)), kMaxProductRows));
+  }
+  const int64_t row_tasks = CeilDiv(m, task_rows);
+  // Several tiles per task where a tile is little work.
+  const int64_t grain = m <= kFewRows ? 4 : 1;
+  const int64_t column_tasks = CeilDiv(panels, grain);
+  ctx.pool().Run(column_tasks * row_tasks, [&](int64_t task, int worker) {
+    const int64_t row0 = task / column_tasks * task_rows;
+    const int64_t rows = std::min(task_rows, m - row0);
+    const Work work = Work::Take(ctx, worker, width, rows);
+    const int64_t first = task % column_tasks * grain;
+    for (int64_t p = first; p < std::min(first + grain, panels); ++p) {
+      const int64_t tile = tile0 + p * width;
+      if (blocks) {
+        ForwardBlocks(call, work, tile, row0, rows);
+      } else {
+        ForwardTiles(call, work, tile, std::min(width, tile_end - tile), row0, rows);
+      }
+    }
+  });
+}
+
+}  // namespace edgewise::kernels

@@ -1,0 +1,124 @@
+// Functions on packed codes and int8 activations, once per instruction set (packed/cpu/*.inl.h).
+//
+// All tables compute the same numbers: integer sums are exact, floats are combined in the order
+// given here with fused multiply-adds, so every table equals packed/ref bit for bit.
+#pragma once
+
+#include <cstdint>
+
+#include "exec/cpu.h"
+
+namespace edgewise::kernels {
+
+inline constexpr int kMaxProductRows = 6;
+// Columns of the longest integer sum: |code - zero| <= 128 and |a| <= 127 keep it below 2^24, so
+// its conversion to fp32 is exact.
+inline constexpr int kMaxSegmentCols = 512;
+// Activation sums are kept as prefix sums over blocks of this many columns.
+inline constexpr int kSumCols = 16;
+
+// A stretch of activations: `steps` steps of 4 columns from step `step` on; multiples of 4 steps.
+struct Run {
+  int32_t step;
+  int32_t steps;
+};
+// Runs whose integer sum is scaled as one. The panel holds their steps one after the other.
+struct Segment {
+  int32_t first_run;
+  int32_t runs;
+  int32_t weight_group;
+  int32_t act_group;
+};
+
+// C[i][16 t + lane] (+)= for each segment s, in order:
+//     sum = exact integer sum of (panel - zero) * a over the segment
+//     c   = fma(float(sum), w_scale[t][s.weight_group][lane] * (grouped ? a_scale[i][s.act_group]
+//               : 1), c)
+//     c   = fma(w_min[t][s.weight_group][lane], float(sum of a) * (grouped ? a_scale : 1), c)
+struct TileProduct {
+  int rows = 0;                // 1 .. kMaxProductRows
+  int tiles = 0;               // 1 .. Int8Table::panel_tiles
+  const uint8_t* w = nullptr;  // panel of tile t at w + t * w_stride: steps of [16 lanes][4]
+  int64_t w_stride = 0;
+  int zero = 0;           // subtracted from panel bytes
+  bool signed_w = false;  // panel bytes are signed (then zero = 0)
+  const Segment* segments = nullptr;
+  int64_t segment_count = 0;
+  const Run* runs = nullptr;
+  const int8_t* a = nullptr;  // [rows][a_stride]
+  int64_t a_stride = 0;
+  const int32_t* sums = nullptr;  // [rows][sums_stride]: prefix sums per kSumCols columns
+  int64_t sums_stride = 0;
+  const float* a_scales = nullptr;  // [rows][a_scales_stride]
+  int64_t a_scales_stride = 0;
+  bool grouped = false;
+  const float* w_scales = nullptr;  // tile t, group g: w_scales + t * scale_stride + 16 g
+  const float* w_mins = nullptr;    // or null
+  int64_t scale_stride = 0;
+  bool add = false;    // false: c starts at zero
+  float* c = nullptr;  // [rows][ldc]
+  int64_t ldc = 0;
+};
+
+// One row to int8: q = round(x fold inv) with inv = 127 / max|x fold| per group, scale = max / 127.
+// A row (group) with a value that is not finite gets scale NaN and q = 0, so that the products say
+// so; one whose maximum is below 2^-100 counts as zero.
+struct QuantizeRow {
+  const float* x = nullptr;
+  const float* fold = nullptr;   // factor per column, or null
+  const float* noise = nullptr;  // [cols] in [0, 1): q = floor(x inv + noise); null: nearest even
+  int64_t cols = 0;
+  int64_t padded = 0;  // multiple of 64: q is zero beyond cols
+  int64_t group = 0;   // columns per scale, a multiple of 16; 0: one
+  int8_t* q = nullptr;
+  float* scales = nullptr;  // one per group
+  int32_t* sums = nullptr;  // [padded / kSumCols + 1]
+};
+
+// Where the next value of every step (modulo 8) of an unstructured tile lies.
+struct SparseCursor {
+  uint32_t kept[8] = {};  // elements kept before, per step modulo 8
+};
+
+struct Int8Table {
+  const char* name;
+  int panel_tiles;  // tiles that tile_product handles at its best speed
+  // 8-bit panels hold signed bytes (code ^ 0x80) rather than codes.
+  bool signed8;
+
+  void (*tile_product)(const TileProduct& p);
+
+  // codes [units][8 steps][16][4] from dense units; 8-bit codes as `signed8` says.
+  void (*unpack)(int bits, const uint8_t* src, int64_t units, uint8_t* codes);
+  // The same from an unstructured tile: mask words, planes as in packed_matrix.h; advances cursor.
+  void (*expand)(int bits, const uint8_t* masks, const uint8_t* const planes[2], int64_t units,
+                 SparseCursor* cursor, uint8_t* codes);
+  // Dense units from compressed ones: values (code ^ zero, as unpacked without `signed8`) and
+  // positions, both [.][8][16][4]. value_units = dense units * n / m.
+  void (*expand_nm)(int bits, int n, int m, const uint8_t* values, const uint8_t* positions,
+                    int64_t units, uint8_t* codes);
+  // As `unpack`, never with signed8: fields of 2, 3 and 4 bits too.
+  void (*unpack_raw)(int bits, const uint8_t* src, int64_t units, uint8_t* codes);
+
+  // One unit [8 steps of columns][16 rows][4 columns] -> panels of the transposed product:
+  // out0 (columns 0..15) and out1 (16..31): [4 steps of rows][16 columns][4 rows].
+  void (*transpose)(const uint8_t* unit, uint8_t* out0, uint8_t* out1);
+  // A unit's codes to int8 on a grid of the row: b = round((code - zero) scale + min), scale and
+  // min [2 halves of 16 columns][16 rows]; out as `signed8` says (else b + 128). min may be null.
+  void (*requantize)(const uint8_t* unit, int code_zero, const float* scale, const float* min,
+                     uint8_t* out);
+  // A transposed half unit to fp32: out[o * ld + k] = (code - zero) * scale[o] + min[o], separate
+  // roundings; 16 x 16. min may be null.
+  void (*dequantize)(const uint8_t* half, int code_zero, const float* scale, const float* min,
+                     float* out, int64_t ld);
+
+  void (*quantize_row)(const QuantizeRow& r);
+  // y (+)= c * scale + bias; bias may be null; scale 1 where activations are grouped.
+  void (*finish_row)(int64_t n, const float* c, float scale, const float* bias, bool add, float* y);
+  void (*half_to_float)(const uint8_t* halves, int64_t n, float* out);
+};
+
+// The table for `isa` on this processor.
+const Int8Table& Int8TableFor(Isa isa);
+
+}  // namespace edgewise::kernels

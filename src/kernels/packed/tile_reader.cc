@@ -1,0 +1,110 @@
+#include "kernels/packed/tile_reader.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/checked.h"
+
+namespace edgewise::kernels {
+
+void TileReader::Read(int64_t tile, int64_t first, int64_t count, SparseCursor* cursor,
+                      uint8_t* codes) const {
+  const PackedFormat& f = w_.format();
+  const PackedLayout& l = w_.layout();
+  switch (f.structure) {
+    case Structure::kDense:
+      return table_.unpack(f.bits, w_.values(tile) + first * 64 * f.bits, count, codes);
+    case Structure::kUnstructured: {
+      const int planes = PlanesOf(f.bits).count;
+      const uint8_t* at[2];
+      for (int p = 0; p < 2; ++p) {
+        const int64_t i = tile * planes + std::min(p, planes - 1);
+        at[p] = w_.section(l.values) + int64_t{4} * w_.index(i);
+      }
+      const uint8_t* masks = w_.section(l.aux) + (tile * l.units + first) * 64;
+      return table_.expand(f.bits, masks, at, count, cursor, codes);
+    }
+    case Structure::kNM:
+      return ReadNm(tile, first, count, codes);
+    case Structure::kBlock:
+      return;
+  }
+}
+
+void TileReader::ReadNm(int64_t tile, int64_t first, int64_t count, uint8_t* codes) const {
+  const PackedFormat& f = w_.format();
+  const PackedLayout& l = w_.layout();
+  const int ib = NmIndexBits(f.nm_m);
+  // Compressed columns, and the stored units that hold them. With M = 16 a unit holds 2 N of them,
+  // hence the even start: a multiple of 4.
+  const int64_t begin = first * kUnitCols / f.nm_m * f.nm_n;
+  const int64_t end = (first + count) * kUnitCols / f.nm_m * f.nm_n;
+  const int64_t u0 = begin / kUnitCols;
+  const int64_t wanted = CeilDiv(end, kUnitCols) - u0;
+  const int64_t stored = std::clamp<int64_t>(l.value_units - u0, 0, wanted);
+  alignas(64) uint8_t values[(kChunkUnits + 1) * kUnitElements];
+  alignas(64) uint8_t positions[(kChunkUnits + 1) * kUnitElements];
+  table_.unpack_raw(f.bits, w_.values(tile) + u0 * 64 * f.bits, stored, values);
+  table_.unpack_raw(ib, w_.section(l.aux) + (tile * l.value_units + u0) * 64 * ib, stored,
+                    positions);
+  const auto rest = static_cast<size_t>((wanted - stored) * kUnitElements);
+  std::memset(values + stored * kUnitElements, 0, rest);
+  std::memset(positions + stored * kUnitElements, 0, rest);
+  const int64_t skip = (begin - u0 * kUnitCols) / 4 * 64;
+  table_.expand_nm(f.bits, f.nm_n, f.nm_m, values + skip, positions + skip, count, codes);
+}
+
+void TileReader::Cursors(int64_t tile, SparseCursor* out) const {
+  SparseCursor at;
+  const int64_t units = w_.layout().units;
+  for (int64_t u = 0; u < units; ++u) {
+    if (u % 2 == 0) out[u / 2] = at;
+    for (int s = 0; s < 8; ++s) {
+      at.kept[s] += static_cast<uint32_t>(std::popcount(w_.mask(tile, u, s)));
+    }
+  }
+}
+
+int64_t TileReader::FindBlock(int64_t tile, int64_t unit) const {
+  const auto wanted = static_cast<uint16_t>(unit / (w_.format().block_cols / kUnitCols));
+  int64_t lo = w_.index(tile), hi = w_.index(tile + 1);
+  while (lo < hi) {
+    const int64_t mid = (lo + hi) / 2;
+    if (w_.block(mid) < wanted) {
+      lo = mid + 1;
+    } else {
+      hi = mid;
+    }
+  }
+  return lo < w_.index(tile + 1) && w_.block(lo) == wanted ? lo : -1;
+}
+
+void TileReader::ReadPair(int64_t tile, int64_t first, int64_t count, SparseCursor cursor,
+                          uint8_t* codes, int64_t owner[2]) const {
+  const PackedFormat& f = w_.format();
+  if (f.structure != Structure::kBlock) {
+    owner[0] = owner[1] = tile;
+    return Read(tile, first, count, &cursor, codes);
+  }
+  for (int64_t u = 0; u < count; ++u) {
+    const int64_t block = FindBlock(tile, first + u);
+    owner[u] = block >= 0 && f.group == 0 ? tile : block;
+    uint8_t* out = codes + u * kUnitElements;
+    if (block < 0) {
+      std::memset(out, zero(), kUnitElements);
+      continue;
+    }
+    const int64_t within = (first + u) % (f.block_cols / kUnitCols);
+    table_.unpack(f.bits, w_.values(block) + within * 64 * f.bits, 1, out);
+  }
+}
+
+void TileReader::Scales(int64_t owner, int64_t first, int64_t count, float* out) const {
+  if (w_.format().scale_type != ScaleType::kF16) return w_.LoadScales(owner, first, count, out);
+  const PackedLayout& l = w_.layout();
+  const uint8_t* halves = w_.section(l.scales + (owner * l.groups + first) * kTileRows * 2);
+  table_.half_to_float(halves, count * kTileRows, out);
+}
+
+}  // namespace edgewise::kernels
