@@ -1,0 +1,145 @@
+// edgewise export RUN --to peft|hf -o DIR
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+#include "cli/commands.h"
+#include "cli/merge_output.h"
+#include "formats/hf_dir.h"
+#include "io/env.h"
+#include "io/json.h"
+#include "model/lora.h"
+
+namespace edgewise::cli {
+namespace {
+
+class Export : public Command {
+ public:
+  std::string name() const override { return "export"; }
+  std::string summary() const override { return "Write a tuned model for other programs"; }
+
+  void Declare(CLI::App& app) override {
+    app.add_option("run", run_, "Run directory of 'edgewise tune', or a PEFT adapter");
+    app.add_option("--to", to_, "peft: an adapter directory; hf: a whole model directory")
+        ->check(CLI::IsMember({"peft", "hf"}));
+    app.add_option("-o,--output", out_, "Directory to write");
+    app.add_option("--base,--model", base_, "The base model (default: the one the run names)");
+    app.add_option("--dtype", dtype_, "hf: type of the matrices: as-stored, fp32, bf16, fp16")
+        ->capture_default_str();
+    app.add_flag("--overwrite", overwrite_, "Replace the output directory");
+  }
+
+  Status Run(Invocation& inv) override {
+    if (run_.empty()) return InvalidArgument("no RUN is named");
+    if (to_.empty()) return InvalidArgument("no format is named (--to peft or --to hf)");
+    if (out_.empty()) return InvalidArgument("no output directory is named (-o)");
+    Env& env = PosixEnv();
+    if (env.Exists(out_) && !overwrite_) {
+      return InvalidArgument(out_ + " exists already; choose another directory or --overwrite");
+    }
+    const bool adapter = env.Exists(JoinPath(run_, "adapter_config.json"));
+    if (!adapter && !env.Exists(JoinPath(run_, "config.json"))) {
+      return NotFound(run_ +
+                      ": neither an adapter nor a model (no adapter_config.json, no "
+                      "config.json)");
+    }
+    if (!adapter) return ExportModel(inv);
+    EW_ASSIGN(const std::string base_name, BaseName());
+    EW_ASSIGN(const formats::ModelLocation base, formats::ResolveModel(base_name));
+    return to_ == "peft" ? ExportPeft(inv, base, base_name) : ExportMerged(inv, base);
+  }
+
+ private:
+  // --base, else what edgewise.json or the adapter's configuration names.
+  Result<std::string> BaseName() const {
+    if (!base_.empty()) return base_;
+    Env& env = PosixEnv();
+    const std::string run_file = JoinPath(run_, "edgewise.json");
+    if (env.Exists(run_file)) {
+      EW_ASSIGN(const Json json, ReadJsonFile(run_file));
+      if (json.is_object() && json.contains("base") && json["base"].is_object() &&
+          json["base"].contains("path") && json["base"]["path"].is_string()) {
+        return json["base"]["path"].get<std::string>();
+      }
+    }
+    const std::string config_file = JoinPath(run_, "adapter_config.json");
+    EW_ASSIGN(const Json json, ReadJsonFile(config_file));
+    const char* key = "base_model_name_or_path";
+    if (json.is_object() && json.contains(key) && json[key].is_string() &&
+        !json[key].get<std::string>().empty()) {
+      return json[key].get<std::string>();
+    }
+    return InvalidArgument(config_file + " names no base model: give it with --base");
+  }
+
+  Status ExportPeft(Invocation& inv, const formats::ModelLocation& base,
+                    const std::string& base_name) {
+    // The config alone is needed; opening the model maps its weights, which costs nothing.
+    EW_ASSIGN(const auto model, model::Model::Load(base.path));
+    EW_ASSIGN(const model::LoraAdapter adapter, model::LoadPeftAdapter(run_, model->config()));
+    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
+    EW_RETURN_IF_ERROR(model::SavePeftAdapter(out_, adapter, base_name));
+    EW_ASSIGN(const model::LoraAdapter read_back, model::LoadPeftAdapter(out_, model->config()));
+    const FloatBuffer &want = adapter.values(), &got = read_back.values();
+    if (want.size() != got.size() ||
+        !std::equal(want.data(), want.data() + want.size(), got.data())) {
+      return Internal(out_ + ": the written adapter does not read back as it was");
+    }
+    OrderedJson json;
+    json["output"] = out_;
+    json["format"] = "peft";
+    json["base"] = base_name;
+    json["parameters"] = adapter.parameter_count();
+    inv.console().SetResult(std::move(json));
+    return Status::Ok();
+  }
+
+  Status ExportMerged(Invocation& inv, const formats::ModelLocation& base) {
+    infer::MergeOptions options;
+    Result<std::optional<DType>> dtype = ParseMergeDType(dtype_);
+    if (!dtype.ok()) return InvalidArgument("--dtype: " + dtype.status().message());
+    options.dtype = *dtype;
+    options.overwrite = overwrite_;
+    EW_ASSIGN(ExecContext * exec, inv.Exec());
+    EW_ASSIGN(const infer::MergeReport report,
+              infer::MergeToHfDirectory(*exec, base, run_, out_, options));
+    SetMergeResult(report, out_, inv.console());
+    return Status::Ok();
+  }
+
+  // A run of full fine-tuning holds a model already; its files are written again without the run's.
+  Status ExportModel(Invocation& inv) {
+    if (to_ == "peft") {
+      return Unsupported(run_ + " holds a whole model, not an adapter: use --to hf");
+    }
+    EW_ASSIGN(const auto tensors, formats::ShardedTensors::Open(run_));
+    EW_ASSIGN(std::string config,
+              PosixEnv().ReadFile(JoinPath(run_, "config.json"), int64_t{16} << 20));
+    formats::HfDirWriter writer(std::move(config));
+    int64_t bytes = 0;
+    for (const std::string& name : tensors->Names()) {
+      EW_ASSIGN(HostTensor tensor, tensors->Get(name));
+      bytes += tensor.view.bytes();
+      EW_RETURN_IF_ERROR(writer.Add(name, std::move(tensor)));
+    }
+    EW_RETURN_IF_ERROR(infer::AddCompanionFiles(run_, writer));
+    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
+    EW_RETURN_IF_ERROR(writer.Write(PosixEnv(), out_));
+    OrderedJson json;
+    json["output"] = out_;
+    json["format"] = "hf";
+    json["tensors"] = tensors->Names().size();
+    json["bytes"] = bytes;
+    inv.console().SetResult(std::move(json));
+    return Status::Ok();
+  }
+
+  std::string run_, to_, out_, base_, dtype_ = "as-stored";
+  bool overwrite_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeExport() { return std::make_unique<Export>(); }
+
+}  // namespace edgewise::cli

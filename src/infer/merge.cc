@@ -1,0 +1,212 @@
+#include "infer/merge.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "base/rng.h"
+#include "io/env.h"
+#include "io/json.h"
+#include "model/decoder.h"
+#include "model/weight_table.h"
+
+namespace edgewise::infer {
+namespace {
+
+constexpr const char* kCompanions[] = {"tokenizer.json",
+                                       "tokenizer_config.json",
+                                       "generation_config.json",
+                                       "chat_template.jinja",
+                                       "special_tokens_map.json",
+                                       "added_tokens.json",
+                                       "tokenizer.model",
+                                       "vocab.json",
+                                       "merges.txt"};
+constexpr int64_t kMaxCompanionBytes = int64_t{64} << 20;
+// Tokens of the comparison; every position's logits are compared.
+constexpr int kProbeTokens = 24;
+
+// One matrix of the base plus scale B A, handed over in blocks of rows.
+formats::TensorProducer MergedMatrix(HostTensor base, const model::LoraSlot* slot, DType dtype) {
+  return [base, slot, dtype](const formats::ByteSink& sink) -> Status {
+    const int64_t rows = base.view.shape[0], cols = base.view.shape[1];
+    const int64_t block = std::max<int64_t>(1, (int64_t{1} << 18) / cols);
+    const auto element = static_cast<int64_t>(DTypeBytes(base.view.dtype));
+    std::vector<float> values(static_cast<size_t>(block * cols));
+    std::vector<std::byte> bytes(values.size() * DTypeBytes(dtype));
+    for (int64_t begin = 0; begin < rows; begin += block) {
+      const int64_t n = std::min(block, rows - begin);
+      ConvertToF32(base.view.dtype,
+                   static_cast<const std::byte*>(base.view.data) + begin * cols * element,
+                   values.data(), n * cols);
+      for (int64_t i = 0; slot != nullptr && i < n; ++i) {
+        float* row = values.data() + i * cols;
+        for (int64_t k = 0; k < slot->r; ++k) {
+          const float factor = slot->scale * slot->b[(begin + i) * slot->r + k];
+          const float* a = slot->a + k * cols;
+          for (int64_t j = 0; j < cols; ++j) row[j] += factor * a[j];
+        }
+      }
+      ConvertFromF32(dtype, values.data(), bytes.data(), n * cols);
+      EW_RETURN_IF_ERROR(
+          sink(std::span(bytes.data(), static_cast<size_t>(n * cols) * DTypeBytes(dtype))));
+    }
+    return Status::Ok();
+  };
+}
+
+// The weight's type as config.json spells it.
+const char* TorchName(DType dtype) {
+  return dtype == DType::kF32 ? "float32" : dtype == DType::kF16 ? "float16" : "bfloat16";
+}
+
+// config.json of the base, naming the new type when one was asked for.
+Result<std::string> MergedConfig(const std::string& directory, std::optional<DType> dtype) {
+  const std::string path = JoinPath(directory, "config.json");
+  EW_ASSIGN(const std::string text, PosixEnv().ReadFile(path, kMaxCompanionBytes));
+  if (!dtype) return text;
+  EW_ASSIGN(Json json, ParseJson(text).WithContext(path));
+  json[json.contains("dtype") ? "dtype" : "torch_dtype"] = TorchName(*dtype);
+  return DumpJson(json, 2) + "\n";
+}
+
+// max |difference| / max |logit| over the positions of a fixed random text.
+Result<double> LogitError(ExecContext& ctx, const model::Model& base,
+                          const model::LoraAdapter& adapter, const model::Model& merged) {
+  model::DecoderOptions options;
+  options.max_context = std::min<int64_t>(kProbeTokens, base.config().max_positions);
+  EW_ASSIGN(auto left, model::Decoder::Create(ctx, base, options, &adapter));
+  EW_ASSIGN(auto right, model::Decoder::Create(ctx, merged, options));
+  Rng rng(0, RngStream::kCalibration);
+  double difference = 0, size = 0;
+  for (int64_t i = 0; i < options.max_context; ++i) {
+    const auto token =
+        static_cast<int32_t>(rng.NextBelow(static_cast<uint64_t>(base.config().vocab)));
+    EW_ASSIGN(const std::span<const float> want, left->Step(token));
+    EW_ASSIGN(const std::span<const float> got, right->Step(token));
+    for (size_t v = 0; v < want.size(); ++v) {
+      // A NaN must not pass as "no difference".
+      if (!std::isfinite(want[v]) || !std::isfinite(got[v])) {
+        return BadInput("the merged or the adapted model's logits are not numbers");
+      }
+      difference = std::max(difference, std::fabs(static_cast<double>(want[v]) - got[v]));
+      size = std::max(size, std::fabs(static_cast<double>(want[v])));
+    }
+  }
+  return size > 0 ? difference / size : difference;
+}
+
+// Removes what was written unless the merge succeeded.
+class Scratch {
+ public:
+  explicit Scratch(std::string path) : path_(std::move(path)) {}
+  ~Scratch() {
+    if (!path_.empty()) (void)PosixEnv().RemoveAll(path_);
+  }
+  void Keep() { path_.clear(); }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace
+
+double DefaultMergeError(DType dtype) {
+  const double u = dtype == DType::kBF16 ? 0x1p-9 : dtype == DType::kF16 ? 0x1p-12 : 0x1p-24;
+  return std::max(32 * u, 1e-4);
+}
+
+Status AddCompanionFiles(const std::string& directory, formats::HfDirWriter& writer) {
+  for (const char* name : kCompanions) {
+    const std::string path = JoinPath(directory, name);
+    if (!PosixEnv().Exists(path)) continue;
+    EW_ASSIGN(std::string contents, PosixEnv().ReadFile(path, kMaxCompanionBytes));
+    EW_RETURN_IF_ERROR(writer.AddFile(name, std::move(contents)));
+  }
+  return Status::Ok();
+}
+
+Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLocation& base,
+                                       const std::string& adapter_dir, const std::string& out,
+                                       const MergeOptions& options) {
+  if (base.kind != formats::ModelLocation::Kind::kHfDirectory) {
+    return Unsupported(base.path +
+                       ": merging needs a Hugging Face directory as base, with its tokenizer.json");
+  }
+  Env& env = PosixEnv();
+  if (env.Exists(out) && !options.overwrite) {
+    return InvalidArgument(out + " exists already; choose another directory or --overwrite");
+  }
+  EW_ASSIGN(const auto model, model::Model::Load(base.path));
+  EW_ASSIGN(const model::LoraAdapter adapter, model::LoadPeftAdapter(adapter_dir, model->config()));
+  EW_ASSIGN(const auto tensors, formats::ShardedTensors::Open(base.path));
+
+  std::map<std::string, const model::LoraSlot*> slots;
+  for (const model::WeightId& id : model::ListWeights(model->config())) {
+    if (id.role != model::WeightRole::kLinear) continue;
+    const model::LoraSlot* slot = adapter.slot(id.layer, id.kind);
+    if (slot != nullptr) slots[model::HfName(model->config(), id)] = slot;
+  }
+
+  MergeReport report;
+  EW_ASSIGN(std::string config, MergedConfig(base.path, options.dtype));
+  formats::HfDirWriter writer(std::move(config));
+  std::set<std::string> dtypes;
+  double limit = 0;
+  for (const std::string& name : tensors->Names()) {
+    EW_ASSIGN(HostTensor tensor, tensors->Get(name));
+    const auto slot = slots.find(name);
+    const bool matrix = tensor.view.shape.size() == 2 && IsFloatDType(tensor.view.dtype);
+    const DType dtype = options.dtype && matrix ? *options.dtype : tensor.view.dtype;
+    ++report.tensors;
+    report.bytes += tensor.view.elements() * static_cast<int64_t>(DTypeBytes(dtype));
+    if (slot != slots.end() && !matrix) return BadInput(name + " is not a matrix of floats");
+    if (slot == slots.end() && dtype == tensor.view.dtype) {
+      EW_RETURN_IF_ERROR(writer.Add(name, std::move(tensor)));
+      continue;
+    }
+    if (slot != slots.end()) ++report.merged;
+    dtypes.emplace(DTypeName(dtype));
+    limit = std::max(limit, DefaultMergeError(dtype));
+    std::vector<int64_t> shape = tensor.view.shape;
+    EW_RETURN_IF_ERROR(writer.Add(
+        name, dtype, std::move(shape),
+        MergedMatrix(std::move(tensor), slot == slots.end() ? nullptr : slot->second, dtype)));
+  }
+  if (report.merged != static_cast<int64_t>(slots.size())) {
+    return BadInput(
+        fmt::format("{}: {} of the adapter's {} matrices are not stored under their "
+                    "own names",
+                    base.path, slots.size() - static_cast<size_t>(report.merged), slots.size()));
+  }
+  EW_RETURN_IF_ERROR(AddCompanionFiles(base.path, writer));
+
+  std::string target = out;
+  while (target.size() > 1 && target.back() == '/') target.pop_back();
+  const std::string temporary = target + ".merging";
+  Scratch scratch(temporary);
+  EW_RETURN_IF_ERROR(env.RemoveAll(temporary));
+  EW_RETURN_IF_ERROR(writer.Write(env, temporary));
+
+  EW_ASSIGN(const auto merged, model::Model::Load(temporary));
+  EW_ASSIGN(report.error, LogitError(ctx, *model, adapter, *merged));
+  report.max_error = options.max_error >= 0 ? options.max_error : limit;
+  for (const std::string& d : dtypes) report.dtype += (report.dtype.empty() ? "" : "/") + d;
+  if (report.error > report.max_error) {
+    return BadInput(fmt::format(
+        "the merged model's logits differ from the adapter's by {:.2e} of their size, more than "
+        "{:.2e}; write it in a finer type (--dtype fp32) or accept more (--max-error)",
+        report.error, report.max_error));
+  }
+  if (options.overwrite) EW_RETURN_IF_ERROR(env.RemoveAll(target));
+  EW_RETURN_IF_ERROR(env.Rename(temporary, target));
+  scratch.Keep();
+  const std::string parent = DirName(target);
+  EW_RETURN_IF_ERROR(env.SyncDir(parent.empty() ? "." : parent));
+  return report;
+}
+
+}  // namespace edgewise::infer

@@ -1,0 +1,51 @@
+// Writes a model with its adapter folded into the weights, and proves that it computes the same.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/status.h"
+#include "exec/context.h"
+#include "formats/hf_dir.h"
+#include "model/lora.h"
+#include "model/model.h"
+
+namespace edgewise::infer {
+
+struct MergeOptions {
+  // Type of the merged matrices; unset: each as the base stores it.
+  std::optional<DType> dtype;
+  // The largest accepted max |logit difference| / max |logit| between base + adapter and the merged
+  // model; negative: DefaultMergeError of the coarsest type written.
+  double max_error = -1;
+  bool overwrite = false;
+};
+
+struct MergeReport {
+  int64_t merged = 0;    // matrices that changed
+  int64_t tensors = 0;   // written
+  int64_t bytes = 0;     // of them
+  double error = 0;      // measured
+  double max_error = 0;  // accepted
+  std::string dtype;     // of the merged matrices ("BF16"; several joined by '/')
+};
+
+// Rounding a weight to a type with unit roundoff u moves the logits by a small multiple of u
+// relative to their size; 32 u leaves room for depth. Never below 1e-4, which fp32 summation in
+// another order explains.
+double DefaultMergeError(DType dtype);
+
+// `base` (a Hugging Face directory; a GGUF file is kUnsupported) and the PEFT adapter in
+// `adapter_dir` -> a Hugging Face directory `out` with weights, config and tokenizer. Written
+// beside `out` first and renamed only when the check has passed. Errors: `out` exists (unless
+// overwrite); the logits differ by more than max_error (kBadInput, with both numbers; nothing is
+// left behind).
+Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLocation& base,
+                                       const std::string& adapter_dir, const std::string& out,
+                                       const MergeOptions& options = {});
+
+// The small files of a model directory that go with its weights: tokenizer, templates, generation
+// settings. Those that exist are added to the writer.
+Status AddCompanionFiles(const std::string& directory, formats::HfDirWriter& writer);
+
+}  // namespace edgewise::infer
