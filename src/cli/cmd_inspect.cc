@@ -175,7 +175,7 @@ class Inspect : public Command {
     }
     std::vector<TensorRow> rows;
     for (const formats::GgufTensor& tensor : file->tensors()) {
-      rows.push_back({tensor.name, std::string(formats::GgmlTypeName(tensor.type)), tensor.shape,
+      rows.push_back({tensor.name, std::string(formats::InfoOf(tensor.type).name), tensor.shape,
                       static_cast<int64_t>(tensor.bytes)});
     }
     AddTensors(rows, json, text);

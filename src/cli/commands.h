@@ -13,5 +13,6 @@ std::unique_ptr<Command> MakeGenerate();
 std::unique_ptr<Command> MakeInspect();
 std::unique_ptr<Command> MakeMerge();
 std::unique_ptr<Command> MakeExport();
+std::unique_ptr<Command> MakeBench();
 
 }  // namespace edgewise::cli

@@ -1,0 +1,257 @@
+// edgewise bench tune|prefill|decode --shape NAME
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "base/rng.h"
+#include "base/units.h"
+#include "cli/commands.h"
+#include "exec/memory.h"
+#include "kernels/matmul.h"
+#include "model/decoder.h"
+#include "model/flops.h"
+#include "tune/model_method.h"
+#include "tune/optimizer.h"
+
+namespace edgewise::cli {
+namespace {
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::vector<int32_t> RandomTokens(int64_t n, int64_t vocab, uint64_t seed) {
+  Rng rng(seed, RngStream::kTest);
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  for (int32_t& id : ids) {
+    id = static_cast<int32_t>(rng.NextBelow(static_cast<uint64_t>(vocab)));
+  }
+  return ids;
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
+}
+
+// GFLOP/s of an fp32 matrix product whose operands stay in cache: what the share of peak is of. The
+// best of several, in this process and at this moment, so that it can be held against the rest.
+double MeasurePeakGflops(ExecContext& ctx) {
+  constexpr int64_t n = 768;
+  std::vector<float> a(n * n, 0.5f), b(n * n, 0.25f), c(n * n);
+  double best = 0;
+  for (int i = 0; i < 8; ++i) {
+    const double start = Now();
+    kernels::MatMulNT(ctx, n, n, n, a.data(), n, kernels::WeightRef::Dense(b.data(), n, n),
+                      c.data(), n);
+    best = std::max(best, 2.0 * n * n * n / (Now() - start) * 1e-9);
+  }
+  return best;
+}
+
+class Bench : public Command {
+ public:
+  std::string name() const override { return "bench"; }
+  std::string summary() const override { return "Measure speed and memory on random weights"; }
+
+  void Declare(CLI::App& app) override {
+    app.add_option("what", what_, "tune, prefill or decode")
+        ->check(CLI::IsMember({"tune", "prefill", "decode"}));
+    std::string shapes;
+    for (const std::string& shape : model::NamedShapes()) shapes += " " + shape;
+    app.add_option("--shape", shape_, "One of:" + shapes);
+    app.add_option("--method", method_, "tune: lora, last-n or full")
+        ->check(CLI::IsMember({"lora", "last-n", "full"}))
+        ->capture_default_str();
+    app.add_option("--last-layers", last_layers_, "tune --method last-n: layers")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_option("--rank,--lora-rank", rank_, "tune: LoRA rank on all linears")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_flag("--recompute,--gradient-checkpointing", recompute_,
+                 "tune: keep layer inputs only");
+    app.add_option("--steps", steps_, "Measured steps (tune), runs (prefill) or tokens (decode)")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--seq,--tokens", tokens_, "Tokens of a step, a prompt, or of context")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_option("--dtype", dtype_, "Type of the weights: fp32, bf16 or fp16")
+        ->capture_default_str();
+    app.add_option("--seed", seed_, "Of the weights and tokens")->capture_default_str();
+  }
+
+  Status Run(Invocation& inv) override {
+    if (what_.empty()) return InvalidArgument("say what to measure: tune, prefill or decode");
+    if (shape_.empty()) return InvalidArgument("no shape is named (--shape)");
+    Result<model::ModelConfig> config = model::NamedShape(shape_);
+    if (!config.ok()) return InvalidArgument("--shape: " + config.status().message());
+    Result<model::StorageDType> storage = model::ParseStorageDType(dtype_);
+    if (!storage.ok()) return InvalidArgument("--dtype: " + storage.status().message());
+    const DType dtype = *storage == model::StorageDType::kBF16  ? DType::kBF16
+                        : *storage == model::StorageDType::kF16 ? DType::kF16
+                                                                : DType::kF32;
+    EW_ASSIGN(ctx_, inv.Exec());
+    EW_ASSIGN(auto model, model::Model::Random(*config, seed_, dtype));
+    inv.console().Log(fmt::format("{}: {} parameters, {} threads, {}", shape_,
+                                  FormatCount(static_cast<double>(config->parameter_count())),
+                                  ctx_->threads(), IsaName(ctx_->isa())));
+    if (what_ == "tune") return RunTune(inv, *model);
+    return what_ == "prefill" ? RunPrefill(inv, *model) : RunDecode(inv, *model);
+  }
+
+ private:
+  Status RunTune(Invocation& inv, model::Model& model) {
+    tune::ModelMethodOptions options;
+    EW_ASSIGN(options.kind, tune::ParseMethod(method_));
+    options.lora.r = rank_;
+    options.lora.lora_alpha = static_cast<double>(2 * rank_);
+    options.lora.targets = formats::LoraConfig::Targets::kAllLinear;
+    options.last_layers = std::min(last_layers_, model.config().num_layers());
+    options.recompute = recompute_;
+    EW_ASSIGN(auto method, tune::ModelMethod::Create(*ctx_, model, options, tokens_));
+    tune::AdamW optimizer({}, method->params());
+
+    TokenBatch batch;
+    batch.ids = RandomTokens(tokens_, model.config().vocab, seed_);
+    batch.positions.resize(batch.ids.size());
+    std::iota(batch.positions.begin(), batch.positions.end(), 0);
+    batch.first_key.assign(batch.ids.size(), 0);
+    batch.targets.assign(batch.ids.begin() + 1, batch.ids.end());
+    batch.targets.push_back(TokenBatch::kNoTarget);
+
+    const int64_t steps = steps_ > 0 ? steps_ : 5;
+    std::vector<double> seconds;
+    std::vector<double> losses;
+    // The first step plans and touches every buffer; it is not counted.
+    for (int64_t step = 0; step <= steps; ++step) {
+      if (inv.stop().load()) return {StatusCode::kInterrupted, "stopped"};
+      const double start = Now();
+      std::vector<int32_t> active;
+      EW_RETURN_IF_ERROR(method->BeginStep(step, &active));
+      EW_ASSIGN(const tune::LossSum loss,
+                method->Micro(batch, {.step = step,
+                                      .micro = 0,
+                                      .seed = seed_,
+                                      .grad_scale = 1.0 / static_cast<double>(tokens_ - 1)}));
+      const double norm = optimizer.GradNorm(*ctx_, active);
+      optimizer.Step(*ctx_, active, 1e-4, optimizer.ClipCoefficient(norm));
+      EW_RETURN_IF_ERROR(method->EndStep(step, loss, true));
+      if (step > 0) seconds.push_back(Now() - start);
+      losses.push_back(loss.mean());
+    }
+    model::StepWorkOptions work;
+    work.tokens = tokens_;
+    work.supervised = tokens_ - 1;
+    work.run = {0, model.config().num_layers()};
+    work.full = options.kind == tune::MethodKind::kFull;
+    work.train_from = options.kind == tune::MethodKind::kLastN
+                          ? model.config().num_layers() - options.last_layers
+                          : 0;
+    work.lora_rank = work.full ? 0 : rank_;
+    work.recompute = recompute_;
+    OrderedJson extra;
+    extra["method"] = method_;
+    extra["loss_first"] = losses.front();
+    extra["loss_last"] = losses.back();
+    extra["planned_bytes"] = method->MemoryNeeded().total();
+    return Report(inv, model, tokens_, seconds, model::CountStep(model.config(), work).total(),
+                  std::move(extra));
+  }
+
+  Status RunPrefill(Invocation& inv, const model::Model& model) {
+    model::DecoderOptions options;
+    options.max_context = tokens_;
+    options.prefill_chunk = std::min<int64_t>(tokens_, 512);
+    EW_ASSIGN(auto decoder, model::Decoder::Create(*ctx_, model, options));
+    const std::vector<int32_t> ids = RandomTokens(tokens_, model.config().vocab, seed_);
+    const int64_t runs = steps_ > 0 ? steps_ : 5;
+    std::vector<double> seconds;
+    for (int64_t run = 0; run <= runs; ++run) {
+      if (inv.stop().load()) return {StatusCode::kInterrupted, "stopped"};
+      decoder->Truncate(0);
+      const double start = Now();
+      EW_RETURN_IF_ERROR(decoder->Prefill(ids).status());
+      if (run > 0) seconds.push_back(Now() - start);
+    }
+    model::StepWorkOptions work;
+    work.tokens = tokens_;
+    work.supervised = 1;  // logits of the last token
+    work.run = {0, model.config().num_layers()};
+    work.train_from = work.run.end;
+    OrderedJson extra;
+    extra["kv_bytes"] = decoder->kv_bytes();
+    return Report(inv, model, tokens_, seconds, model::CountStep(model.config(), work).total(),
+                  std::move(extra));
+  }
+
+  Status RunDecode(Invocation& inv, const model::Model& model) {
+    const int64_t steps = steps_ > 0 ? steps_ : 32;
+    model::DecoderOptions options;
+    options.max_context = tokens_ + steps + 1;
+    EW_ASSIGN(auto decoder, model::Decoder::Create(*ctx_, model, options));
+    const std::vector<int32_t> ids = RandomTokens(tokens_ + steps + 1, model.config().vocab, seed_);
+    const std::span<const int32_t> all(ids);
+    EW_RETURN_IF_ERROR(decoder->Prefill(all.first(static_cast<size_t>(tokens_))).status());
+    std::vector<double> seconds;
+    for (int64_t i = 0; i <= steps; ++i) {
+      if (inv.stop().load()) return {StatusCode::kInterrupted, "stopped"};
+      const double start = Now();
+      EW_RETURN_IF_ERROR(decoder->Step(ids[static_cast<size_t>(tokens_ + i)]).status());
+      if (i > 0) seconds.push_back(Now() - start);
+    }
+    OrderedJson extra;
+    extra["kv_bytes"] = decoder->kv_bytes();
+    extra["weight_gbytes_per_second"] =
+        static_cast<double>(model.weight_bytes()) / Median(seconds) * 1e-9;
+    return Report(inv, model, 1, seconds, model::DecodeFlops(model.config(), tokens_ + steps / 2),
+                  std::move(extra));
+  }
+
+  Status Report(Invocation& inv, const model::Model& model, int64_t tokens,
+                const std::vector<double>& seconds, double flops, OrderedJson extra) {
+    // Memory first: the measurement of the peak takes some of its own.
+    const ProcessMemory memory = ReadProcessMemory();
+    const double median = Median(seconds);
+    const double gflops = flops / median * 1e-9;
+    const double peak = MeasurePeakGflops(*ctx_);
+    OrderedJson json;
+    json["bench"] = what_;
+    json["shape"] = shape_;
+    json["tokens_per_second"] = static_cast<double>(tokens) / median;
+    json["peak_rss_bytes"] = memory.peak_rss_bytes;
+    json["gflops"] = gflops;
+    json["share_of_peak"] = gflops / peak;
+    json["peak_gflops"] = peak;
+    json["tokens"] = tokens;
+    json["seconds_median"] = median;
+    json["seconds_min"] = *std::min_element(seconds.begin(), seconds.end());
+    json["seconds_max"] = *std::max_element(seconds.begin(), seconds.end());
+    json["repeats"] = seconds.size();
+    json["weight_bytes"] = model.weight_bytes();
+    json["dtype"] = dtype_;
+    json["threads"] = ctx_->threads();
+    json["isa"] = IsaName(ctx_->isa());
+    json["cpu"] = ctx_->cpu().name;
+    for (auto& [key, value] : extra.items()) json[key] = value;
+    inv.console().SetResult(std::move(json));
+    return Status::Ok();
+  }
+
+  ExecContext* ctx_ = nullptr;
+  std::string what_, shape_, method_ = "lora", dtype_ = "fp32";
+  int64_t last_layers_ = 16, rank_ = 8, steps_ = 0, tokens_ = 512;
+  uint64_t seed_ = 1;
+  bool recompute_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeBench() { return std::make_unique<Bench>(); }
+
+}  // namespace edgewise::cli
