@@ -6,7 +6,7 @@ namespace edgewise::compress {
 
 template <typename T>
 QuantizedMatrix<T> RoundToNearest(const T* w, int64_t rows, int64_t cols, Grid grid, int64_t group,
-                                  const uint8_t* keep) {
+                                  const uint8_t* keep, float (*round_scale)(float)) {
   QuantizedMatrix<T> q;
   q.group = group > 0 ? group : cols;
   q.groups = (cols + q.group - 1) / q.group;
@@ -20,7 +20,8 @@ QuantizedMatrix<T> RoundToNearest(const T* w, int64_t rows, int64_t cols, Grid g
       for (int64_t i = begin; i < end; ++i) {
         if (keep == nullptr || keep[i] != 0) max_abs = std::max(max_abs, std::abs(w[i]));
       }
-      const T scale = grid.ScaleFor(max_abs);
+      T scale = grid.ScaleFor(max_abs);
+      if (round_scale != nullptr) scale = static_cast<T>(round_scale(static_cast<float>(scale)));
       q.scales[static_cast<size_t>(r * q.groups + g)] = scale;
       for (int64_t i = begin; i < end; ++i) {
         if (keep == nullptr || keep[i] != 0)
@@ -32,8 +33,8 @@ QuantizedMatrix<T> RoundToNearest(const T* w, int64_t rows, int64_t cols, Grid g
 }
 
 template QuantizedMatrix<float> RoundToNearest(const float*, int64_t, int64_t, Grid, int64_t,
-                                               const uint8_t*);
+                                               const uint8_t*, float (*)(float));
 template QuantizedMatrix<double> RoundToNearest(const double*, int64_t, int64_t, Grid, int64_t,
-                                                const uint8_t*);
+                                                const uint8_t*, float (*)(float));
 
 }  // namespace edgewise::compress

@@ -18,8 +18,10 @@ struct QuantizedMatrix {
 };
 
 // `keep` [rows, cols] (null: all kept): pruned weights get code 0 and do not count for the scale.
+// `round_scale` (null: none) rounds every scale to the type in which it is stored.
 template <typename T>
 QuantizedMatrix<T> RoundToNearest(const T* w, int64_t rows, int64_t cols, Grid grid, int64_t group,
-                                  const uint8_t* keep = nullptr);
+                                  const uint8_t* keep = nullptr,
+                                  float (*round_scale)(float) = nullptr);
 
 }  // namespace edgewise::compress

@@ -5,18 +5,33 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <type_traits>
+
+#include "kernels/matmul.h"
 
 namespace edgewise::compress {
 namespace {
 
+constexpr int64_t kRowGrain = 16;
+constexpr int kMaxNm = 64;
+
+// R[rows, from..cols) -= E[rows, block] U[block, from..cols).
 template <typename T>
-void PlainTailUpdate(T* r, int64_t rows, int64_t ld, int64_t from, int64_t cols, const T* e,
-                     int64_t block, const T* u, int64_t ldu) {
+void UpdateTail(ExecContext* ctx, T* r, int64_t rows, int64_t from, int64_t cols, const T* e,
+                int64_t block, const T* u) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (ctx != nullptr) {
+      const kernels::WeightRef tail{block, cols - from, DType::kF32, u + from, cols, nullptr};
+      kernels::MatMulNN(*ctx, rows, cols - from, block, /*alpha=*/-1.0f, e, block, tail, r + from,
+                        cols, kernels::Accumulate::kAdd);
+      return;
+    }
+  }
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t k = 0; k < block; ++k) {
       const T x = e[i * block + k];
       if (x == T(0)) continue;
-      for (int64_t j = from; j < cols; ++j) r[i * ld + j] -= x * u[k * ldu + j];
+      for (int64_t j = from; j < cols; ++j) r[i * cols + j] -= x * u[k * cols + j];
     }
   }
 }
@@ -26,8 +41,8 @@ template <typename T>
 class Pass {
  public:
   Pass(const T* w, const T* h, int64_t rows, int64_t cols, const ObsOptions& options,
-       const TailUpdate<T>& tail)
-      : w_(w), h_(h), rows_(rows), cols_(cols), opt_(options), tail_(tail) {}
+       ExecContext* ctx)
+      : w_(w), h_(h), rows_(rows), cols_(cols), opt_(options), ctx_(ctx) {}
 
   Result<ObsResult<T>> Run() {
     EW_RETURN_IF_ERROR(Prepare());
@@ -38,6 +53,10 @@ class Pass {
 
  private:
   Status Prepare() {
+    if (opt_.pattern == SparsePattern::kNm &&
+        (opt_.nm.m < 1 || opt_.nm.m > kMaxNm || opt_.nm.n < 0 || opt_.nm.n > opt_.nm.m)) {
+      return InvalidArgument(fmt::format("{} of {} weights pruned", opt_.nm.n, opt_.nm.m));
+    }
     if (opt_.act_order && opt_.pattern != SparsePattern::kNone) {
       return InvalidArgument("act_order reorders the inputs and cannot be combined with pruning");
     }
@@ -97,7 +116,9 @@ class Pass {
           max_abs = std::max(max_abs, std::abs(w[i * cols_ + j]));
         }
       }
-      out_.scales[static_cast<size_t>(i * out_.groups + g)] = opt_.grid.ScaleFor(max_abs);
+      T scale = opt_.grid.ScaleFor(max_abs);
+      if (opt_.round_scale) scale = static_cast<T>(opt_.round_scale(static_cast<float>(scale)));
+      out_.scales[static_cast<size_t>(i * out_.groups + g)] = scale;
     }
   }
 
@@ -136,15 +157,13 @@ class Pass {
     }
   }
 
-  void ChooseNm(int64_t j, int64_t e) {
+  // n:m mask of row i for the columns [j, j + m) inside the block.
+  void ChooseNm(int64_t i, int64_t j, int64_t e) {
     const int64_t n = std::min<int64_t>(opt_.nm.m, e - j);
-    std::vector<T> score(static_cast<size_t>(n));
-    for (int64_t i = 0; i < rows_; ++i) {
-      for (int64_t k = 0; k < n; ++k) score[static_cast<size_t>(k)] = Score(i, j + k);
-      const std::vector<uint8_t> keep =
-          NmMask(score.data(), 1, n, {opt_.nm.n, static_cast<int>(n)});
-      std::copy(keep.begin(), keep.end(), out_.keep.begin() + i * cols_ + j);
-    }
+    T score[kMaxNm];
+    for (int64_t k = 0; k < n; ++k) score[k] = Score(i, j + k);
+    const std::vector<uint8_t> keep = NmMask(score, 1, n, {opt_.nm.n, static_cast<int>(n)});
+    std::copy(keep.begin(), keep.end(), out_.keep.begin() + i * cols_ + j);
   }
 
   void Block(int64_t b, int64_t e) {
@@ -161,42 +180,47 @@ class Pass {
                    kept_only ? out_.keep.data() : nullptr);
       }
     }
-    const int64_t n = e - b;
-    for (int64_t j = b; j < e; ++j) {
-      if (opt_.pattern == SparsePattern::kNm && (j - b) % opt_.nm.m == 0) ChooseNm(j, e);
-      Column(b, j, n);
+    for (int64_t j = b; opt_.quantize && j < e; ++j) {
+      out_.g_idx[static_cast<size_t>(j)] = static_cast<int32_t>(GroupOf(j));
     }
-    if (e == cols_) return;
-    const T* u = factor_.u.data() + b * cols_;
-    if (tail_) {
-      tail_(r_.data(), rows_, cols_, e, cols_, e_.data(), n, u, cols_);
+    // Rows do not depend on each other.
+    const auto rows = [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) Row(i, b, e);
+    };
+    if (ctx_ != nullptr) {
+      ctx_->ParallelFor(rows_, kRowGrain, rows);
     } else {
-      PlainTailUpdate(r_.data(), rows_, cols_, e, cols_, e_.data(), n, u, cols_);
+      rows(0, rows_, 0);
+    }
+    if (e < cols_) {
+      UpdateTail(ctx_, r_.data(), rows_, e, cols_, e_.data(), e - b, factor_.u.data() + b * cols_);
     }
   }
 
-  // Fixes column j and spreads its error over the rest of the block [b, b + n).
-  void Column(int64_t b, int64_t j, int64_t n) {
-    const T* u = factor_.u.data() + j * cols_;
-    int64_t g = 0;
-    if (opt_.quantize && opt_.group > 0) {
-      g = opt_.static_groups && opt_.act_order ? out_.perm[static_cast<size_t>(j)] / opt_.group
-                                               : j / opt_.group;
-    }
-    if (opt_.quantize) out_.g_idx[static_cast<size_t>(j)] = static_cast<int32_t>(g);
-    for (int64_t i = 0; i < rows_; ++i) {
-      T* row = r_.data() + i * cols_;
-      T q = out_.keep.empty() || out_.keep[static_cast<size_t>(i * cols_ + j)] != 0 ? row[j] : T(0);
+  int64_t GroupOf(int64_t j) const {
+    if (opt_.group <= 0) return 0;
+    const bool permuted = opt_.static_groups && opt_.act_order;
+    return (permuted ? out_.perm[static_cast<size_t>(j)] : j) / opt_.group;
+  }
+
+  // Fixes the columns [b, e) of row i from left to right; each spreads its error over the rest.
+  void Row(int64_t i, int64_t b, int64_t e) {
+    T* row = r_.data() + i * cols_;
+    for (int64_t j = b; j < e; ++j) {
+      if (opt_.pattern == SparsePattern::kNm && (j - b) % opt_.nm.m == 0) ChooseNm(i, j, e);
+      const T* u = factor_.u.data() + j * cols_;
+      const bool kept = out_.keep.empty() || out_.keep[static_cast<size_t>(i * cols_ + j)] != 0;
+      T q = kept ? row[j] : T(0);
       if (opt_.quantize) {
-        const T scale = out_.scales[static_cast<size_t>(i * out_.groups + g)];
+        const T scale = out_.scales[static_cast<size_t>(i * out_.groups + GroupOf(j))];
         const int8_t code = opt_.grid.Code(q, scale);
         out_.codes[static_cast<size_t>(i * cols_ + j)] = code;
         q = static_cast<T>(code) * scale;
       }
       const T err = (row[j] - q) / u[j];
-      for (int64_t k = j + 1; k < b + n; ++k) row[k] -= err * u[k];
+      for (int64_t k = j + 1; k < e; ++k) row[k] -= err * u[k];
       row[j] = q;
-      e_[static_cast<size_t>(i * n + j - b)] = err;
+      e_[static_cast<size_t>(i * (e - b) + j - b)] = err;
     }
   }
 
@@ -228,7 +252,7 @@ class Pass {
   const T* h_;
   const int64_t rows_, cols_;
   const ObsOptions& opt_;
-  const TailUpdate<T>& tail_;
+  ExecContext* ctx_;
   InverseFactor<T> factor_;
   std::vector<T> r_, e_;
   ObsResult<T> out_;
@@ -238,14 +262,13 @@ class Pass {
 
 template <typename T>
 Result<ObsResult<T>> CompressSecondOrder(const T* w, const T* h, int64_t rows, int64_t cols,
-                                         const ObsOptions& options, const TailUpdate<T>& tail) {
-  return Pass<T>(w, h, rows, cols, options, tail).Run();
+                                         const ObsOptions& options, ExecContext* ctx) {
+  return Pass<T>(w, h, rows, cols, options, ctx).Run();
 }
 
 template Result<ObsResult<float>> CompressSecondOrder(const float*, const float*, int64_t, int64_t,
-                                                      const ObsOptions&, const TailUpdate<float>&);
+                                                      const ObsOptions&, ExecContext*);
 template Result<ObsResult<double>> CompressSecondOrder(const double*, const double*, int64_t,
-                                                       int64_t, const ObsOptions&,
-                                                       const TailUpdate<double>&);
+                                                       int64_t, const ObsOptions&, ExecContext*);
 
 }  // namespace edgewise::compress

@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "compress/grid.h"
 #include "compress/prune.h"
+#include "exec/context.h"
 
 namespace edgewise::compress {
 
@@ -39,12 +40,6 @@ template <typename T>
 Result<InverseFactor<T>> FactorInverseHessian(const T* h, int64_t n, const HessianOptions& options,
                                               const std::vector<int64_t>& order = {});
 
-// R[:, from:cols) -= E[rows, block] U[block rows at, from:cols): the product that dominates the
-// time, passed in so that the caller's fast kernels and threads can do it. Null: a plain loop.
-template <typename T>
-using TailUpdate = std::function<void(T* r, int64_t rows, int64_t ld, int64_t from, int64_t cols,
-                                      const T* e, int64_t block, const T* u, int64_t ldu)>;
-
 enum class SparsePattern { kNone, kUnstructured, kNm, kBlock };
 
 struct ObsOptions {
@@ -64,6 +59,8 @@ struct ObsOptions {
   bool static_groups = false;  // with groups: scales from W before any update, original order
   int64_t block = 128;         // columns between two tail updates
   HessianOptions hessian;
+  // Applied to every scale before it is used: rounds it to the type in which it is stored.
+  std::function<float(float)> round_scale;
 };
 
 template <typename T>
@@ -79,11 +76,11 @@ struct ObsResult {
   int damping_retries = 0;
 };
 
-// Prunes and/or quantises W [rows, cols] in one pass. Error: H not finite, or not positive definite
-// within the allowed damping.
+// Prunes and/or quantises W [rows, cols] in one pass. `ctx` (null: this thread, plain loops) gives
+// threads and fast products; the result does not depend on the number of threads. Error: H not
+// finite, or not positive definite within the allowed damping.
 template <typename T>
 Result<ObsResult<T>> CompressSecondOrder(const T* w, const T* h, int64_t rows, int64_t cols,
-                                         const ObsOptions& options,
-                                         const TailUpdate<T>& tail = nullptr);
+                                         const ObsOptions& options, ExecContext* ctx = nullptr);
 
 }  // namespace edgewise::compress

@@ -15,6 +15,7 @@
 #include "model/adapted_linear.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
+#include "model/linear_observer.h"
 #include "model/parameters.h"
 #include "model/rope.h"
 #include "model/weights.h"
@@ -26,8 +27,9 @@ struct Block {
   int64_t layer;
   const LayerWeights& weights;
   const RopeTable& rope;
-  const LoraAdapter* lora = nullptr;  // null: not adapted
-  Dropout dropout;                    // of the whole pass; At() derives the one of a linear
+  const LoraAdapter* lora = nullptr;   // null: not adapted
+  Dropout dropout;                     // of the whole pass; At() derives the one of a linear
+  LinearObserver* observer = nullptr;  // null: nobody looks
 
   AdaptedLinear At(LinearKind kind) const;
   kernels::AttentionShape attention_shape() const;

@@ -34,6 +34,7 @@ struct Backward {
                              /*accumulate_dx=*/false, dgain);
   }
   void Project(LinearKind kind, const float* x, const float* dy, float* dx, Accumulate acc) const {
+    if (block.observer != nullptr) block.observer->Gradient(block.layer, kind, n, x, dy);
     AdaptedBackward(ctx, block.At(kind), g[kind], n, x, a.xa[static_cast<size_t>(kind)], dy, dx,
                     acc, s.adapter);
   }

@@ -27,6 +27,7 @@ struct Forward {
                             c.norm_plus_one, x, gain, y, rstd);
   }
   void Project(LinearKind kind, const float* x, float* y, Accumulate acc) const {
+    if (block.observer != nullptr) block.observer->Input(block.layer, kind, n, x);
     AdaptedForward(ctx, block.At(kind), n, x, y, acc, a.xa[static_cast<size_t>(kind)], s.adapter);
   }
   void Rotate(int64_t heads, float* x) const {

@@ -50,6 +50,8 @@ struct TrainingPass::Impl {
   BlockRows Rows(const TokenBatch& batch, int64_t layer) const;
   Block BlockAt(int64_t layer, const LoraAdapter* lora, const Dropout& dropout) const;
   Block BlockAt(int64_t layer, const PassOptions& options) const;
+  Status RunInPlace(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
+                    const LayerWeights* weights, LinearObserver* observer, float* hidden);
   void Embed(const TokenBatch& batch, float* hidden);
   kernels::HeadLossResult Head(const TokenBatch& batch, const PassOptions& options,
                                const PassLayout& layout);
@@ -129,14 +131,20 @@ BlockRows TrainingPass::Impl::Rows(const TokenBatch& batch, int64_t layer) const
 Block TrainingPass::Impl::BlockAt(int64_t layer, const LoraAdapter* lora,
                                   const Dropout& dropout) const {
   const LayerConfig& description = config().layers[static_cast<size_t>(layer)];
-  return {
-      config(), layer,  model.weights().layers[static_cast<size_t>(layer)], rope[description.rope],
-      lora,     dropout};
+  return {config(),
+          layer,
+          model.weights().layers[static_cast<size_t>(layer)],
+          rope[description.rope],
+          lora,
+          dropout,
+          nullptr};
 }
 
 Block TrainingPass::Impl::BlockAt(int64_t layer, const PassOptions& o) const {
-  return BlockAt(layer, layer >= o.lora_begin ? o.lora : nullptr,
-                 {o.dropout, o.dropout_seed, o.dropout_key});
+  Block block = BlockAt(layer, layer >= o.lora_begin ? o.lora : nullptr,
+                        {o.dropout, o.dropout_seed, o.dropout_key});
+  block.observer = o.linears;
+  return block;
 }
 
 void TrainingPass::Impl::Embed(const TokenBatch& batch, float* hidden) {
@@ -268,25 +276,41 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
 
 Status TrainingPass::Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
                              float* hidden) {
-  Impl& p = *impl_;
+  return impl_->RunInPlace(batch, range, lora, nullptr, nullptr, hidden);
+}
+
+Status TrainingPass::ForwardLayer(const TokenBatch& batch, int64_t layer,
+                                  const LayerWeights* weights, LinearObserver* observer,
+                                  float* hidden) {
+  return impl_->RunInPlace(batch, {layer, layer + 1}, nullptr, weights, observer, hidden);
+}
+
+// Layers without saved state; `weights` (of every layer in the range) instead of the model's.
+Status TrainingPass::Impl::RunInPlace(const TokenBatch& batch, LayerRange range,
+                                      const LoraAdapter* lora, const LayerWeights* weights,
+                                      LinearObserver* observer, float* hidden) {
   PassOptions options;
   options.begin = range.begin;
   options.end = range.end;
   options.start_hidden = hidden;
   options.lora = lora;
   if (range.end < 0) return InvalidArgument(fmt::format("layers up to {}", range.end));
-  EW_RETURN_IF_ERROR(p.CheckOptions(options));
-  EW_RETURN_IF_ERROR(p.Check(batch));
-  const PassMemory need = MemoryNeeded(options);
-  EW_RETURN_IF_ERROR(Reserve(p.activations, need.activations, "activations"));
-  EW_RETURN_IF_ERROR(Reserve(p.scratch, need.scratch, "scratch"));
-  Carver activations(p.activations.data()), scratch(p.scratch.data());
-  const PassLayout layout = LayOut(p.config(), p.max_tokens, options, activations, scratch);
+  EW_RETURN_IF_ERROR(CheckOptions(options));
+  EW_RETURN_IF_ERROR(Check(batch));
+  Carver plan_activations, plan_scratch;
+  LayOut(config(), max_tokens, options, plan_activations, plan_scratch);
+  EW_RETURN_IF_ERROR(Reserve(activations, plan_activations.high(), "activations"));
+  EW_RETURN_IF_ERROR(Reserve(scratch, plan_scratch.high(), "scratch"));
+  Carver carve_activations(activations.data()), carve_scratch(scratch.data());
+  const PassLayout layout = LayOut(config(), max_tokens, options, carve_activations, carve_scratch);
   BlockActivations acts = layout.shared;
   acts.x_mid = hidden;
   for (int64_t layer = range.begin; layer < range.end; ++layer) {
-    BlockForward(p.ctx, p.BlockAt(layer, options), p.Rows(batch, layer), hidden, hidden, acts,
-                 layout.scratch);
+    const Block own = BlockAt(layer, options);
+    const Block block{own.config, own.layer, weights != nullptr ? *weights : own.weights,
+                      own.rope,   own.lora,  own.dropout,
+                      observer};
+    BlockForward(ctx, block, Rows(batch, layer), hidden, hidden, acts, layout.scratch);
   }
   return Status::Ok();
 }

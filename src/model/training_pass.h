@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "exec/context.h"
 #include "kernels/loss.h"
+#include "model/linear_observer.h"
 #include "model/lora.h"
 #include "model/model.h"
 #include "model/parameters.h"
@@ -71,6 +72,7 @@ struct PassOptions {
   // Called with (layers run so far, hidden [tokens, hidden]) after the embedding or start state
   // and after each layer; and with (-1, normed hidden) after the final norm.
   std::function<void(int64_t, const float*)> observe;
+  LinearObserver* linears = nullptr;  // sees the inputs and output gradients of every linear
 };
 
 // logits [rows, vocab] = head(norm(hidden [rows, hidden])). Scratch: normed [rows, hidden], xa
@@ -102,6 +104,10 @@ class TrainingPass {
   // The layers [range.begin, range.end) without loss or saved state, in place on `hidden`
   // [tokens, hidden]: trunk, calibration, sharding. `lora` may be null.
   Status Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora, float* hidden);
+  // One layer in place on `hidden`, with other weights than the model's (null: the model's) and an
+  // observer (or null): a compressed candidate against the original, calibration inputs.
+  Status ForwardLayer(const TokenBatch& batch, int64_t layer, const LayerWeights* weights,
+                      LinearObserver* observer, float* hidden);
   // Embeddings of the batch -> hidden [tokens, hidden].
   Status Embed(const TokenBatch& batch, float* hidden);
   // Final norm and head (of the exit, when given) of `rows` rows -> logits [rows, vocab].
