@@ -120,12 +120,16 @@ Result<std::unique_ptr<MetricsFile>> MetricsFile::Open(Env& env, std::string pat
 }
 
 Status MetricsFile::Append(const Event& event) {
+  if (torn_) {
+    EW_RETURN_IF_ERROR(env_.Truncate(path_, size_));
+    torn_ = false;
+  }
   const std::string line = EventJson(event) + "\n";
   Status status = file_->Append(std::as_bytes(std::span(line.data(), line.size())));
   if (status.ok()) {
     size_ += static_cast<int64_t>(line.size());
   } else {
-    (void)env_.Truncate(path_, size_);  // so that the next line does not follow half a line
+    torn_ = !env_.Truncate(path_, size_).ok();
   }
   return status;
 }

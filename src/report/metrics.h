@@ -39,7 +39,7 @@ struct ValidEvent {
   double loss = 0;  // mean over supervised tokens
   int64_t tokens = 0;
   double seconds = 0;
-  bool best = false;            // lower than every one before
+  bool best = false;                           // lower than every one before
   std::optional<double> score = std::nullopt;  // of the caller's own evaluation, if it has one
   std::string score_name = {};
 };
@@ -80,7 +80,8 @@ class MetricsFile {
   // empty file. Errors: not readable, not writable, or not a metrics file.
   static Result<std::unique_ptr<MetricsFile>> Open(Env& env, std::string path, int64_t keep_steps);
 
-  // On error the file is cut back to its last whole line, if that can be done.
+  // On error the line is lost; the file is cut back to its last whole line, at once or before the
+  // next line, so that it is worth trying again.
   Status Append(const Event& event);
   Status Sync();
 
@@ -89,7 +90,8 @@ class MetricsFile {
   Env& env_;
   std::string path_;
   std::unique_ptr<WritableFile> file_;
-  int64_t size_ = 0;
+  int64_t size_ = 0;   // of the whole lines
+  bool torn_ = false;  // more than those may be there
 };
 
 }  // namespace edgewise::report

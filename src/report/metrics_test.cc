@@ -8,6 +8,7 @@
 #include <limits>
 #include <sstream>
 
+#include "io/env_faulty.h"
 #include "io/json.h"
 
 namespace edgewise::report {
@@ -72,6 +73,26 @@ TEST_F(MetricsTest, ForeignFileIsAnErrorAndStays) {
   std::ofstream(path_) << "hello\nworld\nagain\n";
   EXPECT_FALSE(MetricsFile::Open(PosixEnv(), path_, 3).ok());
   EXPECT_EQ(Text(), "hello\nworld\nagain\n");
+}
+
+TEST_F(MetricsTest, FullDiskLosesLinesButNeverTearsOne) {
+  FaultyEnv env(PosixEnv());
+  auto file = MetricsFile::Open(env, path_, -1);
+  ASSERT_TRUE(file.ok());
+  ASSERT_TRUE((*file)->Append(StepEvent{.step = 1}).ok());
+  env.SetPlan({.fail_at = 0, .persistent = true, .torn_writes = true});
+  EXPECT_FALSE((*file)->Append(StepEvent{.step = 2}).ok());
+  EXPECT_FALSE((*file)->Append(StepEvent{.step = 3}).ok());
+  env.SetPlan({});
+  ASSERT_TRUE((*file)->Append(StepEvent{.step = 4}).ok());
+  std::istringstream in(Text());
+  std::vector<int64_t> steps;
+  for (std::string line; std::getline(in, line);) {
+    Result<Json> j = ParseJson(line);
+    ASSERT_TRUE(j.ok()) << line;
+    steps.push_back((*j)["step"].get<int64_t>());
+  }
+  EXPECT_EQ(steps, (std::vector<int64_t>{1, 4}));
 }
 
 TEST_F(MetricsTest, NewRunStartsEmpty) {
