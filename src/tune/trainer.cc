@@ -178,6 +178,7 @@ Status Trainer::Loop() {
           state_.skipped_in_row, first_bad_step_)));
     }
   }
+  if (valid_cut_short_) return Stop(Status(StatusCode::kInterrupted, "stopped on request"));
   return Status::Ok();
 }
 
@@ -206,7 +207,8 @@ Status Trainer::Validate(bool* best) {
     sum.tokens += loss.tokens;
     sum.correct += loss.correct;
     // An interrupted validation decides nothing: the step is validated again on resume.
-    if (StopRequested()) return Status::Ok();
+    valid_cut_short_ = StopRequested() && i + 1 < inputs_.valid->batches_per_epoch();
+    if (valid_cut_short_) return Status::Ok();
   }
   if (sum.tokens == 0) return BadInput("the validation data has no supervised token");
   report::ValidEvent event{.step = state_.step, .loss = sum.mean(), .tokens = sum.tokens};
@@ -251,11 +253,11 @@ RunDescription Trainer::Describe(const char* status) const {
 
 void Trainer::Emit(const report::Event& event) {
   if (hooks_.on_event) hooks_.on_event(event);
-  if (metrics_ == nullptr || metrics_failed_) return;
-  if (Status s = metrics_->Append(event); !s.ok()) {
-    metrics_failed_ = true;
-    Warn(fmt::format("metrics are no longer recorded: {}", s.message()));
-  }
+  if (metrics_ == nullptr) return;
+  const Status status = metrics_->Append(event);
+  const bool first = !status.ok() && !metrics_failed_;
+  metrics_failed_ = !status.ok();
+  if (first) Warn(fmt::format("metrics are not recorded: {}", status.message()));
 }
 
 void Trainer::Warn(std::string message) {

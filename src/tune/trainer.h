@@ -143,10 +143,11 @@ class Trainer {
   std::optional<LrSchedule> schedule_;
   RunIdentity identity_;
   TrainResult result_;
-  RunState& state_;          // result_.state
-  int64_t total_micro_ = 0;  // micro-batches of the whole run
-  int64_t saved_step_ = -1;  // of the newest checkpoint of this run
-  bool dirty_ = true;        // the state differs from that checkpoint
+  RunState& state_;               // result_.state
+  int64_t total_micro_ = 0;       // micro-batches of the whole run
+  int64_t saved_step_ = -1;       // of the newest checkpoint of this run
+  bool dirty_ = true;             // the state differs from that checkpoint
+  bool valid_cut_short_ = false;  // the validation of this step was interrupted
   bool metrics_failed_ = false;
   std::string save_error_;       // why the latest save failed; "" when it did not
   double step_seconds_ = 0;      // of the steps of this process alone

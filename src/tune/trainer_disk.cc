@@ -157,7 +157,7 @@ void Trainer::Save() {
       next.best_loss = state_.valid_loss;
       next.best_step = state_.step;
     }
-    if (metrics_ != nullptr && !metrics_failed_) (void)metrics_->Sync();
+    if (metrics_ != nullptr) (void)metrics_->Sync();
     Result<formats::CheckpointInfo> info =
         SaveRunState(env_, CheckpointsDir(options_), identity_, next, method_, *optimizer_);
     save_error_ = info.ok() ? "" : info.status().message();
