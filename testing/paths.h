@@ -16,6 +16,12 @@ inline std::string DirFromEnv(const char* variable, const char* fallback) {
 // Tests run in the repository root.
 inline std::string GoldenDir() { return DirFromEnv("EDGEWISE_GOLDEN", "../shared/golden"); }
 inline std::string DataDir() { return DirFromEnv("EDGEWISE_DATA", "../shared/data"); }
+// Where tests write: memory where there is such a place, since they sync every file.
+inline std::string TempRoot() {
+  return std::filesystem::is_directory("/dev/shm")
+             ? "/dev/shm"
+             : std::filesystem::temp_directory_path().string();
+}
 
 }  // namespace edgewise::testing
 
