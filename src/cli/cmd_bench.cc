@@ -47,7 +47,7 @@ double MeasurePeakGflops(ExecContext& ctx) {
   double best = 0;
   for (int i = 0; i < 8; ++i) {
     const double start = Now();
-    kernels::MatMulNT(ctx, n, n, n, a.data(), n, kernels::WeightRef::Dense(b.data(), n, n),
+    kernels::MatMulNT(ctx, n, n, n, 1.0f, a.data(), n, kernels::WeightRef::Dense(b.data(), n, n),
                       c.data(), n);
     best = std::max(best, 2.0 * n * n * n / (Now() - start) * 1e-9);
   }
