@@ -28,10 +28,10 @@ struct MaskOptions {
   // with transformers. Text rows are literal under kNonAssistant and kAll.
   text::InputGuard guard = text::InputGuard::kNonAssistant;
   // The token that ends an assistant turn; absent: what the template writes behind an answer.
-  std::optional<std::string> end_of_turn;
+  std::optional<std::string> end_of_turn = {};
   // The token behind a text row; absent: the tokenizer's end-of-sequence token. "": none.
-  std::optional<std::string> end_of_text;
-  std::vector<std::pair<std::string, text::jinja::Value>> template_kwargs;
+  std::optional<std::string> end_of_text = {};
+  std::vector<std::pair<std::string, text::jinja::Value>> template_kwargs = {};
   // What strftime_now() tells: held fixed, so that a resumed run sees the same tokens.
   std::tm now = FixedDate();
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "data/tasks.h"
 #include "io/env.h"
 #include "io/mapped_file.h"
 #include "text/chat_template.h"
@@ -92,8 +93,9 @@ class Reader {
         EW_RETURN_IF_ERROR(Bad(where, BadInput("not a pair of text and label")));
         continue;
       }
-      const Value row = Value::MakeDict({{Value::String("prompt"), pair.items()[0]},
-                                         {Value::String("completion"), pair.items()[1]}});
+      const Value row = Value::MakeDict(
+          {{Value::String("prompt"), pair.items()[0]},
+           {Value::String("completion"), Value::String(LabelText(pair.items()[1].str()))}});
       EW_RETURN_IF_ERROR(Take(where, ParseSample(row)));
     }
     return Status::Ok();
