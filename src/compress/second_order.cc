@@ -102,6 +102,9 @@ class Pass {
     }
     if (opt_.pattern != SparsePattern::kNone) {
       out_.keep.assign(static_cast<size_t>(rows_ * cols_), 1);
+      if (opt_.pattern == SparsePattern::kGiven) {
+        std::copy_n(opt_.given_keep, rows_ * cols_, out_.keep.begin());
+      }
     }
     e_.resize(static_cast<size_t>(rows_ * opt_.block));
     return Status::Ok();
@@ -172,9 +175,8 @@ class Pass {
     }
     if (opt_.quantize && opt_.group > 0 && !opt_.static_groups) {
       // Group scales come from the weights as they stand when the block begins.
-      const bool kept_only =
-          opt_.scale_from_kept &&
-          (opt_.pattern == SparsePattern::kUnstructured || opt_.pattern == SparsePattern::kBlock);
+      const bool kept_only = opt_.scale_from_kept && opt_.pattern != SparsePattern::kNone &&
+                             opt_.pattern != SparsePattern::kNm;
       for (int64_t j = (b + opt_.group - 1) / opt_.group * opt_.group; j < e; j += opt_.group) {
         ScalesFrom(r_.data(), j, std::min(cols_, j + opt_.group), j / opt_.group,
                    kept_only ? out_.keep.data() : nullptr);

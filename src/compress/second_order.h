@@ -40,12 +40,14 @@ template <typename T>
 Result<InverseFactor<T>> FactorInverseHessian(const T* h, int64_t n, const HessianOptions& options,
                                               const std::vector<int64_t>& order = {});
 
-enum class SparsePattern { kNone, kUnstructured, kNm, kBlock };
+// kGiven: the caller's mask.
+enum class SparsePattern { kNone, kUnstructured, kNm, kBlock, kGiven };
 
 struct ObsOptions {
   SparsePattern pattern = SparsePattern::kNone;
   double sparsity = 0;
   NmPattern nm;
+  const uint8_t* given_keep = nullptr;       // [rows, cols], for kGiven
   int64_t block_rows = 16, block_cols = 32;  // kBlock tiles
   // As the paper's code: the cut is the score at sorted position int(n s), scores <= cut go (one
   // more than int(n s)). Off: exactly int(n s) per block, ties to the lower index.

@@ -83,6 +83,12 @@ void ModelBuilder::Set(const WeightId& id, DType dtype, const void* data,
   }
 }
 
+void ModelBuilder::SetPacked(const WeightId& id, kernels::PackedMatrix matrix) {
+  auto owned = std::make_shared<const kernels::PackedMatrix>(std::move(matrix));
+  MatrixOf(model_->weights_, id) = owned->Ref();
+  model_->owners_.push_back(std::move(owned));
+}
+
 void* ModelBuilder::Allocate(const WeightId& id, DType dtype) {
   const size_t bytes = static_cast<size_t>(Elements(ShapeOf(config(), id))) * DTypeBytes(dtype);
   auto buffer = std::make_shared<AlignedBuffer>(bytes);

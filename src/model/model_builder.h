@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/aligned_buffer.h"
+#include "kernels/packed/packed_matrix.h"
 #include "model/model.h"
 #include "model/weight_table.h"
 #include "tensor/tensor.h"
@@ -19,6 +20,8 @@ class ModelBuilder {
 
   // The weight is read in place from `data` (aligned for `dtype`), which `owner` keeps alive.
   void Set(const WeightId& id, DType dtype, const void* data, std::shared_ptr<const void> owner);
+  // A packed matrix of the weight's shape.
+  void SetPacked(const WeightId& id, kernels::PackedMatrix matrix);
   // New owned storage for the weight, to be filled by the caller. Throws std::bad_alloc.
   void* Allocate(const WeightId& id, DType dtype);
   void AddNote(std::string note) { model_->notes_.push_back(std::move(note)); }

@@ -7,11 +7,13 @@
 
 #include "formats/gguf.h"
 #include "formats/hf_dir.h"
+#include "formats/safetensors.h"
 #include "io/env.h"
 #include "io/json.h"
 #include "model/gguf_tensors.h"
 #include "model/model.h"
 #include "model/model_builder.h"
+#include "model/packed_base.h"
 
 namespace edgewise::model {
 namespace {
@@ -68,10 +70,32 @@ bool Aligned(const void* data, DType dtype) {
   return reinterpret_cast<uintptr_t>(data) % DTypeBytes(dtype) == 0;
 }
 
+Status LoadPacked(const formats::TensorSource& source, const WeightId& id, const std::string& name,
+                  ModelBuilder& builder) {
+  EW_ASSIGN(const HostTensor tensor, source.Get(name));
+  const std::vector<int64_t> shape = ShapeOf(builder.config(), id);
+  if (tensor.view.dtype != DType::kU8 || tensor.view.shape.size() != 1) {
+    return BadInput(fmt::format("{} is not a packed matrix (bytes)", name));
+  }
+  const std::span<const std::byte> bytes(static_cast<const std::byte*>(tensor.view.data),
+                                         static_cast<size_t>(tensor.view.elements()));
+  EW_ASSIGN(kernels::PackedMatrix matrix,
+            kernels::PackedMatrix::FromBytes(bytes, tensor.owner).WithContext(name));
+  if (matrix.rows() != shape[0] || matrix.cols() != shape[1]) {
+    return BadInput(fmt::format("{} has shape [{}, {}], but the config says {}", name,
+                                matrix.rows(), matrix.cols(), ShapeText(shape)));
+  }
+  builder.SetPacked(id, std::move(matrix));
+  return Status::Ok();
+}
+
 Status LoadWeight(const formats::TensorSource& source, const WeightId& id,
                   const LoadOptions& options, ModelBuilder& builder) {
   const std::string name = HfName(builder.config(), id);
   const std::vector<int64_t> shape = ShapeOf(builder.config(), id);
+  if (id.is_matrix() && source.Has(PackedName(name))) {
+    return LoadPacked(source, id, PackedName(name), builder);
+  }
   if (!source.Has(name)) {
     return BadInput(fmt::format("weight {} {} is missing from the model", name, ShapeText(shape)));
   }
@@ -110,6 +134,7 @@ Result<std::unique_ptr<Model>> Build(const formats::TensorSource& source, ModelC
     for (const WeightId& id : ListWeights(builder.config())) {
       EW_RETURN_IF_ERROR(LoadWeight(source, id, options, builder));
       used.insert(HfName(builder.config(), id));
+      used.insert(PackedName(HfName(builder.config(), id)));
     }
   } catch (const std::bad_alloc&) {
     return OutOfMemory(fmt::format("there is no memory for the {} weights of this model",
@@ -137,6 +162,11 @@ Result<std::unique_ptr<Model>> LoadHf(const std::string& dir, const LoadOptions&
   const std::string config_path = JoinPath(dir, "config.json");
   EW_ASSIGN(const Json json, ReadJsonFile(config_path));
   EW_ASSIGN(ModelConfig config, ConfigFromHf(json).WithContext(config_path));
+  const std::string packed = JoinPath(dir, kPackedFile);
+  if (PosixEnv().Exists(packed)) {
+    EW_ASSIGN(auto file, formats::SafetensorsFile::Open(packed));
+    return Build(*file, std::move(config), options).WithContext(packed);
+  }
   EW_ASSIGN(std::shared_ptr<const formats::ShardedTensors> tensors,
             formats::ShardedTensors::Open(dir));
   return Build(*tensors, std::move(config), options).WithContext(dir);
