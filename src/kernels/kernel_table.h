@@ -101,6 +101,9 @@ struct KernelTable {
   void (*multiply_thin)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
                         const float* b, int64_t ldb, float alpha, float* c, int64_t ldc, bool add);
 
+  // Nothing but multiply-adds in registers; returns how many operations `rounds` were.
+  int64_t (*fma_loop)(int64_t rounds);
+
   // --- Attention (cpu/attention.inl.h). Scratch sizes in floats.
 
   int64_t (*attention_forward_scratch)(int64_t rows, int64_t head_dim);
@@ -131,6 +134,9 @@ struct KernelTable {
   void (*geglu)(int64_t count, const float* gate, const float* up, float* out);  // tanh form
   void (*geglu_vjp)(int64_t count, const float* gate, const float* up, const float* dout,
                     float* dgate, float* dup);
+  // Vector functions; errors are stated in cpu/math.inl.h.
+  void (*exp)(int64_t count, const float* x, float* y);
+  void (*tanh)(int64_t count, const float* x, float* y);
   void (*axpy)(int64_t count, float a, const float* x, float* y);  // y += a x
   void (*scale)(int64_t count, float a, float* x);                 // x *= a
   bool (*finite)(int64_t count, const float* x);

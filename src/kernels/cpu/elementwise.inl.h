@@ -156,6 +156,18 @@ void GeGluVjp(int64_t count, const float* gate, const float* up, const float* do
   });
 }
 
+void ExpVector(int64_t count, const float* x, float* y) {
+  ForVectors(count, [&](int64_t i, int64_t lanes) {
+    StoreUpTo(y + i, Exp(LoadUpTo(x + i, lanes)), lanes);
+  });
+}
+
+void TanhVector(int64_t count, const float* x, float* y) {
+  ForVectors(count, [&](int64_t i, int64_t lanes) {
+    StoreUpTo(y + i, Tanh(LoadUpTo(x + i, lanes)), lanes);
+  });
+}
+
 void Axpy(int64_t count, float a, const float* x, float* y) {
   const Vec s = Set1(a);
   ForVectors(count, [&](int64_t i, int64_t lanes) {

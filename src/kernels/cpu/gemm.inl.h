@@ -285,5 +285,25 @@ void MultiplyThin(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, 
   if (i < m) ThinRows<1>(n, k, a + i * lda, lda, b, ldb, alpha, c + i * ldc, ldc, add);
 }
 
+int64_t FmaLoop(int64_t rounds) {
+  // As many sums as the register tile has.
+  constexpr int kSums = kMr * kNv;
+  Vec sums[kSums];
+#pragma GCC unroll 32
+  for (int i = 0; i < kSums; ++i) sums[i] = Set1(0.0f);
+  float unknown = 0.5f;
+  __asm__ volatile("" : "+m"(unknown));
+  const Vec a = Set1(unknown);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 32
+    for (int i = 0; i < kSums; ++i) sums[i] = Fma(sums[i], a, a);
+  }
+#pragma GCC unroll 32
+  for (int i = 1; i < kSums; ++i) sums[0] = sums[0] + sums[i];
+  unknown = ReduceAdd(sums[0]);
+  __asm__ volatile("" : : "m"(unknown));
+  return rounds * kSums * kLanes * 2;
+}
+
 }  // namespace
 }  // namespace edgewise::kernels::EW_ISA_NAMESPACE

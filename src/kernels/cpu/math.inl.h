@@ -1,5 +1,4 @@
-// Vector exponential, tanh and sigmoid. Errors measured over all finite inputs by math_test.cc
-// (kernels_test).
+// Vector exponential, tanh and sigmoid. math_test.cc holds them to the errors stated here.
 #pragma once
 
 namespace edgewise::kernels::EW_ISA_NAMESPACE {
