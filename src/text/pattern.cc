@@ -62,9 +62,22 @@ std::vector<Part> MergeContiguous(const std::vector<Part>& parts) {
 
 }  // namespace
 
+Pattern Pattern::Literal(std::string literal) {
+  Pattern out;
+  out.literal_ = std::move(literal);
+  return out;
+}
+
+Pattern Pattern::Class(CharClass chars) {
+  Pattern out;
+  out.chars_ = chars;
+  return out;
+}
+
 Result<Pattern> Pattern::FromRegex(std::string_view regex) {
-  EW_ASSIGN(Regex compiled, Regex::Compile(regex));
-  return Pattern(std::move(compiled));
+  Pattern out;
+  EW_ASSIGN(out.regex_, Regex::Compile(regex));
+  return out;
 }
 
 Result<Pattern> Pattern::FromJson(const JsonObject& owner) {
@@ -81,18 +94,17 @@ Result<Pattern> Pattern::FromJson(const JsonObject& owner) {
 Status Pattern::FindAll(std::string_view text, RegexScratch& scratch,
                         std::vector<Range>* out) const {
   out->clear();
-  if (const auto* regex = std::get_if<Regex>(&what_)) return regex->FindAll(text, scratch, out);
-  if (const auto* literal = std::get_if<std::string>(&what_)) {
-    for (size_t at = text.find(*literal); at != std::string_view::npos;
-         at = text.find(*literal, at + literal->size())) {
-      out->push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(at + literal->size())});
+  if (!literal_.empty()) {
+    for (size_t at = text.find(literal_); at != std::string_view::npos;
+         at = text.find(literal_, at + literal_.size())) {
+      out->push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(at + literal_.size())});
     }
     return Status::Ok();
   }
-  const CharClass is_member = std::get<CharClass>(what_);
+  if (chars_ == nullptr) return regex_.FindAll(text, scratch, out);
   for (size_t pos = 0; pos < text.size();) {
     const size_t begin = pos;
-    if (is_member(NextChar(text, &pos))) {
+    if (chars_(NextChar(text, &pos))) {
       out->push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(pos)});
     }
   }

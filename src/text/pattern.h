@@ -3,7 +3,6 @@
 
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 #include "base/status.h"
@@ -19,8 +18,8 @@ class Pattern {
   using CharClass = bool (*)(char32_t);
 
   // `literal` must not be empty.
-  static Pattern Literal(std::string literal) { return Pattern(std::move(literal)); }
-  static Pattern Class(CharClass chars) { return Pattern(chars); }
+  static Pattern Literal(std::string literal);
+  static Pattern Class(CharClass chars);
   static Result<Pattern> FromRegex(std::string_view regex);
   // {"String": "..."} or {"Regex": "..."} under the key "pattern".
   static Result<Pattern> FromJson(const JsonObject& owner);
@@ -30,9 +29,11 @@ class Pattern {
   Status FindAll(std::string_view text, RegexScratch& scratch, std::vector<Range>* out) const;
 
  private:
-  using What = std::variant<std::string, CharClass, Regex>;
-  explicit Pattern(What what) : what_(std::move(what)) {}
-  What what_;
+  Pattern() = default;
+  // One of these: the literal if it is not empty, the class if it is not null, else the expression.
+  std::string literal_;
+  CharClass chars_ = nullptr;
+  Regex regex_;
 };
 
 enum class SplitBehavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
