@@ -45,6 +45,7 @@ inline std::vector<TinyModel> TinyModels() {
     c.qkv_bias = c.o_bias = c.mlp_bias = true;
     c.tied = false;
     c.head_dim = 6;  // q_dim 24 is not the hidden size
+    c.attn_scale = static_cast<float>(1.0 / std::sqrt(6.0));
     models.push_back({"biases", c});
   }
   {

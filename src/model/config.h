@@ -3,12 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/status.h"
-#include "io/json.h"
 #include "kernels/elementwise.h"
 
 namespace edgewise::formats {
@@ -80,7 +80,7 @@ Status ValidateConfig(const ModelConfig& config);
 // From `config.json` of transformers v4 (`rope_theta`, `rope_scaling`, `torch_dtype`) or v5
 // (`rope_parameters`, `dtype`). Error: the offending key, what it holds and what is allowed; for an
 // unknown architecture the ones that are known.
-Result<ModelConfig> ConfigFromHf(const Json& json);
+Result<ModelConfig> ConfigFromHf(const nlohmann::json& json);
 
 // From GGUF metadata and tensor list (vocabulary size, tied output and biases show there).
 Result<ModelConfig> ConfigFromGguf(const formats::GgufFile& file);

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "io/json.h"
 #include "model/rope.h"
 
 namespace edgewise::model {
