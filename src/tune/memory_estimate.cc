@@ -13,7 +13,9 @@
 namespace edgewise::tune {
 namespace {
 
-// Packed panels and per-thread scratch of the kernels, whose sizes depend on the instruction set.
+// The most that the kernels pack at once (8 MiB of rows and 4 MiB of tiles in the head's loss, less
+// elsewhere), and what each thread packs for itself.
+constexpr int64_t kSharedScratch = int64_t{12} << 20;
 constexpr int64_t kScratchPerThread = int64_t{2} << 20;
 
 // Which gradients full fine-tuning wants, without storage behind them.
@@ -122,7 +124,7 @@ Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& mode
   const model::TrainingPass pass(ctx, model, r.max_tokens);
   const model::PassMemory memory = pass.MemoryNeeded(o);
   e.activations = memory.activations;
-  e.scratch = memory.scratch + ctx.threads() * kScratchPerThread;
+  e.scratch = memory.scratch + kSharedScratch + ctx.threads() * kScratchPerThread;
   return e;
 }
 
