@@ -5,6 +5,7 @@
 //   README.md            model card
 //   metrics.jsonl        report/metrics.h
 //   checkpoints/         tune/run_state.h
+//   .lock                RunLock
 #pragma once
 
 #include <cstdint>

@@ -1,17 +1,14 @@
 #include "tune/trainer.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <sstream>
 
-#include "io/env_faulty.h"
 #include "io/json.h"
-#include "testing/paths.h"
-#include "tune/fake_method_test_util.h"
+#include "tune/trainer_test_util.h"
 
 namespace edgewise::tune {
 namespace {
@@ -19,85 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::FakeMethod;
 using testing::FakeSource;
-
-class TrainerTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-    root_ = fs::path(edgewise::testing::TempRoot()) /
-            ("edgewise-trainer-" + std::to_string(::getpid()) + "-" + info->name());
-    fs::remove_all(root_);
-    auto ctx = ExecContext::Create({.threads = 1});
-    ASSERT_TRUE(ctx.ok());
-    ctx_ = std::move(*ctx);
-    options_.run_dir = Dir("run");
-    options_.max_steps = 12;
-    options_.lr = {.lr = 0.05, .warmup_steps = 2};
-    options_.grad_accum = 2;
-    options_.resume = ResumeMode::kAuto;
-  }
-  void TearDown() override { fs::remove_all(root_); }
-
-  std::string Dir(const char* name) { return (root_ / name).string(); }
-  TrainInputs Inputs() {
-    return {.train = &train_,
-            .valid = validate_ ? &valid_ : nullptr,
-            .base_path = "base",
-            .base_fingerprint = fingerprint_,
-            .version = "test",
-            .extra_json = ""};
-  }
-  // One process: everything but the directory is new.
-  Status Run(FakeMethod& method, Env& env = PosixEnv()) {
-    TrainHooks hooks;
-    hooks.stop = &stop_;
-    hooks.save_request = &save_request_;
-    hooks.on_event = [this](const report::Event& e) {
-      events_.push_back(e);
-      if (on_event_) on_event_(e);
-    };
-    Trainer trainer(*ctx_, env, method, options_, Inputs(), hooks);
-    Status status = trainer.Run();
-    result_ = trainer.result();
-    return status;
-  }
-  Status Run() {
-    FakeMethod method;
-    Status status = Run(method);
-    values_ = method.values();
-    return status;
-  }
-  template <typename E>
-  std::vector<E> Events() const {
-    std::vector<E> out;
-    for (const report::Event& e : events_) {
-      if (const auto* one = std::get_if<E>(&e)) out.push_back(*one);
-    }
-    return out;
-  }
-  static std::string Text(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    std::stringstream out;
-    out << in.rdbuf();
-    return out.str();
-  }
-  std::vector<std::string> Checkpoints() {
-    auto names = PosixEnv().ListDir(Dir("run") + "/checkpoints");
-    return names.ok() ? *names : std::vector<std::string>();
-  }
-
-  fs::path root_;
-  std::unique_ptr<ExecContext> ctx_;
-  TrainOptions options_;
-  FakeSource train_{11, 7, 16}, valid_{12, 3, 16};
-  bool validate_ = false;
-  std::string fingerprint_ = "base-1";
-  std::atomic<bool> stop_{false}, save_request_{false};
-  std::function<void(const report::Event&)> on_event_;
-  std::vector<report::Event> events_;
-  std::vector<float> values_;
-  TrainResult result_;
-};
+using testing::TrainerTest;
 
 TEST_F(TrainerTest, LossFallsAndTheDirectoryHoldsTheResult) {
   validate_ = true;
@@ -219,36 +138,6 @@ TEST_F(TrainerTest, StopInsideAStepGivesThatStepUp) {
   EXPECT_EQ((*ReadJsonFile(Dir("run") + "/edgewise.json"))["status"], "interrupted");
 }
 
-TEST_F(TrainerTest, AnotherRunIsRefusedByName) {
-  options_.max_steps = 4;
-  options_.save_every = 2;
-  ASSERT_TRUE(Run().ok());
-  options_.lr.lr = 0.25;
-  fingerprint_ = "base-2";
-  const Status status = Run();
-  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
-  for (const char* word : {"learning_rate: 0.05 there, 0.25 now", "model: base-1 there, base-2"}) {
-    EXPECT_NE(status.message().find(word), std::string::npos) << status.message();
-  }
-  options_.resume = ResumeMode::kNever;
-  EXPECT_EQ(Run().code(), StatusCode::kInvalidArgument);
-  options_.overwrite = true;
-  EXPECT_TRUE(Run().ok());
-}
-
-TEST_F(TrainerTest, ResumeNeedsACheckpointWhenRequired) {
-  options_.resume = ResumeMode::kRequired;
-  EXPECT_EQ(Run().code(), StatusCode::kNotFound);
-}
-
-TEST_F(TrainerTest, OneProcessAtATime) {
-  auto lock = RunLock::Acquire(PosixEnv(), Dir("run"));
-  ASSERT_TRUE(lock.ok());
-  EXPECT_EQ(Run().code(), StatusCode::kInvalidArgument);
-  lock->reset();
-  EXPECT_TRUE(Run().ok());
-}
-
 TEST_F(TrainerTest, NonFiniteStepsAreSkippedAndCounted) {
   FakeMethod method;
   method.bad_loss = [](int64_t step) { return step == 3 || step == 7; };
@@ -282,126 +171,6 @@ TEST_F(TrainerTest, ManyNonFiniteStepsInARowEndTheRunWithTheLastGoodState) {
   EXPECT_EQ(kept.values(), good);
 }
 
-TEST_F(TrainerTest, ParametersThatAreNotFiniteNeverReplaceACheckpoint) {
-  options_.save_every = 2;
-  FakeMethod method;
-  on_event_ = [&](const report::Event& e) {
-    const auto* step = std::get_if<report::StepEvent>(&e);
-    if (step != nullptr && step->step == 5) {
-      method.values()[1] = std::numeric_limits<float>::infinity();
-    }
-  };
-  const Status status = Run(method);
-  EXPECT_FALSE(status.ok());
-  EXPECT_EQ(Checkpoints().back(), "checkpoint-000004");
-}
-
-TEST_F(TrainerTest, BestIsKeptAndExported) {
-  validate_ = true;
-  options_.max_steps = 40;
-  options_.eval_every = 5;
-  options_.lr = {.kind = LrKind::kConstant, .lr = 0.02, .warmup_steps = 0};
-  FakeMethod method;
-  std::vector<float> at_best;
-  // From step 21 on the run is spoiled.
-  on_event_ = [&](const report::Event& e) {
-    if (const auto* valid = std::get_if<report::ValidEvent>(&e); valid != nullptr && valid->best) {
-      at_best = method.values();
-    }
-    if (const auto* step = std::get_if<report::StepEvent>(&e); step != nullptr && step->step > 20) {
-      method.values()[0] += 5;
-    }
-  };
-  ASSERT_TRUE(Run(method).ok());
-  EXPECT_EQ(result_.state.best_step, 20);
-  EXPECT_EQ(result_.exported, "best");
-  EXPECT_EQ(result_.exported_step, 20);
-  EXPECT_EQ(method.values(), at_best);
-  const auto left = Checkpoints();
-  ASSERT_EQ(left.size(), 2u);  // the limit: best and last
-  EXPECT_EQ(left[0], "checkpoint-000020");
-  EXPECT_EQ(left[1], "checkpoint-000040");
-  FakeMethod exported;
-  ASSERT_TRUE(exported.Restore(Dir("run")).ok());
-  EXPECT_EQ(exported.values(), at_best);
-}
-
-TEST_F(TrainerTest, CheckpointOnRequest) {
-  on_event_ = [&](const report::Event& e) {
-    const auto* step = std::get_if<report::StepEvent>(&e);
-    if (step != nullptr && step->step == 3) save_request_ = true;
-  };
-  ASSERT_TRUE(Run().ok());
-  EXPECT_EQ(Checkpoints()[0], "checkpoint-000003");
-  EXPECT_FALSE(save_request_);
-}
-
-TEST_F(TrainerTest, FullDiskWarnsAndRetriesAtTheNextInterval) {
-  options_.save_every = 3;
-  FaultyEnv env(PosixEnv());
-  on_event_ = [&](const report::Event& e) {
-    const auto* step = std::get_if<report::StepEvent>(&e);
-    if (step == nullptr) return;
-    if (step->step == 6) env.SetPlan({.fail_at = 0, .persistent = true, .torn_writes = true});
-    if (step->step == 10) env.SetPlan({});
-  };
-  FakeMethod method;
-  ASSERT_TRUE(Run(method, env).ok());
-  EXPECT_GE(Events<report::WarningEvent>().size(), 2u);
-  const auto left = Checkpoints();
-  EXPECT_EQ(left.front(), "checkpoint-000003");
-  EXPECT_EQ(left.back(), "checkpoint-000012");
-  const auto saves = Events<report::SaveEvent>();
-  ASSERT_EQ(saves.size(), 4u);
-  EXPECT_TRUE(!saves[1].error.empty() && !saves[2].error.empty() && saves[3].error.empty());
-}
-
-TEST_F(TrainerTest, FullDiskAtTheEndIsASaveFailure) {
-  options_.save_every = 3;
-  FaultyEnv env(PosixEnv());
-  on_event_ = [&](const report::Event& e) {
-    const auto* step = std::get_if<report::StepEvent>(&e);
-    if (step != nullptr && step->step == 7) {
-      env.SetPlan({.fail_at = 0, .persistent = true, .torn_writes = true});
-    }
-  };
-  FakeMethod method;
-  const Status status = Run(method, env);
-  EXPECT_EQ(status.code(), StatusCode::kSaveFailed) << status.message();
-  // What was good stays good, and the run can be finished from it.
-  env.SetPlan({});
-  on_event_ = nullptr;
-  ASSERT_TRUE(Run().ok());
-  EXPECT_EQ(result_.resumed_from, 6);
-  EXPECT_EQ(values_, method.values());
-}
-
 // A single failure of any operation of the whole run, one after the other.
-TEST_F(TrainerTest, AnySingleFaultLosesNothing) {
-  options_.max_steps = 3;
-  options_.save_every = 1;
-  options_.save_total_limit = 1;
-  FaultyEnv env(PosixEnv());
-  FakeMethod clean;
-  ASSERT_TRUE(Run(clean, env).ok());
-  const int64_t operations = env.operations();
-  ASSERT_GT(operations, 50);
-  const std::string expected = Text(Dir("run") + "/table.safetensors");
-  for (int64_t k = 0; k < operations; ++k) {
-    fs::remove_all(Dir("run"));
-    FaultyEnv faulty(PosixEnv());
-    faulty.SetPlan({.fail_at = k, .torn_writes = true});
-    FakeMethod method;
-    const Status first = Run(method, faulty);
-    if (!first.ok()) {
-      EXPECT_TRUE(first.code() == StatusCode::kIo || first.code() == StatusCode::kSaveFailed)
-          << k << ": " << first.message();
-    }
-    const Status second = Run();
-    ASSERT_TRUE(second.ok()) << "operation " << k << ": " << second.message();
-    EXPECT_TRUE(Text(Dir("run") + "/table.safetensors") == expected) << "operation " << k;
-  }
-}
-
 }  // namespace
 }  // namespace edgewise::tune
