@@ -2,9 +2,25 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
 #include "model/training_pass.h"
 #include "testing/model_support.h"
 #include "testing/tiny_models.h"
+
+// Counts what the whole test program takes from the heap.
+namespace {
+std::atomic<int64_t> allocations{0};
+}  // namespace
+[[gnu::noinline]] void* operator new(size_t size) {
+  ++allocations;
+  if (void* p = std::malloc(size)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace edgewise::model {
 namespace {
@@ -119,6 +135,24 @@ TEST_P(Decoding, StacksMakeTheWhole) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Decoding, ::testing::ValuesIn(testing::TinyModels()),
                          [](const auto& i) { return i.param.name; });
+
+TEST(Decoder, StepsWithoutAllocating) {
+  for (const TinyModel& tiny : testing::TinyModels()) {
+    for (DType dtype : {DType::kF32, DType::kF16}) {
+      SCOPED_TRACE(tiny.name);
+      const auto ctx = MakeContext(2);
+      const auto model = MakeTinyModel(tiny.config);
+      auto decoder = Decoder::Create(*ctx, *model, {32, 8, dtype});
+      ASSERT_TRUE(decoder.ok());
+      const std::vector<int32_t> prompt(8, 1);
+      ASSERT_TRUE((*decoder)->Prefill(prompt).ok());
+      ASSERT_TRUE((*decoder)->Step(1).ok());
+      const int64_t before = allocations;
+      for (int32_t t = 0; t < 20; ++t) ASSERT_TRUE((*decoder)->Step(t).ok());
+      EXPECT_EQ(allocations - before, 0);
+    }
+  }
+}
 
 TEST(Decoder, ExplainsErrors) {
   const auto ctx = MakeContext(1);
