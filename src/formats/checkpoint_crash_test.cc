@@ -92,7 +92,7 @@ TEST_P(CheckpointFaults, PowerCutAfterEveryOperation) {
   const char old_fill = GetParam() == 2 ? 'b' : '?';
   for (int64_t k = 0;; ++k) {
     bool failed = false;
-    for (uint64_t seed = 0; seed < 40; ++seed) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
       SCOPED_TRACE(::testing::Message() << "operation " << k << " seed " << seed);
       MemEnv env;
       Prepare(env);

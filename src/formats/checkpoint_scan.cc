@@ -63,7 +63,8 @@ Result<std::vector<Entry>> ListEntries(Env& env, const std::string& dir) {
 
 Status CheckContents(Env& env, const std::string& path, const CheckpointFile& expected) {
   EW_ASSIGN(const auto file, env.NewReadableFile(path));
-  std::vector<std::byte> buffer(size_t{1} << 20);
+  std::vector<std::byte> buffer(
+      static_cast<size_t>(std::clamp<int64_t>(expected.bytes, 1, int64_t{1} << 20)));
   ContentHash hash;
   int64_t total = 0;
   for (;;) {
