@@ -67,7 +67,7 @@ int64_t Share(int64_t limit, const std::string& stat, std::initializer_list<std:
 void OfferCgroup(const std::string& mount, std::string path, const char* limit_name,
                  std::initializer_list<std::string_view> keys, const char* label, int64_t own_anon,
                  Candidates& out) {
-  if (path.find("..") != std::string::npos) path = "/";
+  if (path.find("..") != std::string::npos) path.assign(1, '/');
   for (;;) {
     const std::string dir = path == "/" ? mount : mount + path;
     if (const auto text = ReadSmallFile(dir + "/" + limit_name)) {
@@ -81,7 +81,7 @@ void OfferCgroup(const std::string& mount, std::string path, const char* limit_n
     }
     if (path == "/" || path.empty()) return;
     const size_t slash = path.rfind('/');
-    path = slash == 0 || slash == std::string::npos ? "/" : path.substr(0, slash);
+    path.resize(slash == 0 || slash == std::string::npos ? 1 : slash);
   }
 }
 

@@ -13,8 +13,8 @@
 
 #include "base/rng.h"
 #include "testing/paths.h"
+#include "testing/tiny_tuning.h"
 #include "tune/model_method.h"
-#include "tune/tiny_model_test_util.h"
 #include "tune/trainer.h"
 
 namespace edgewise::tune {

@@ -9,8 +9,8 @@
 #include <sstream>
 
 #include "testing/paths.h"
+#include "testing/tiny_tuning.h"
 #include "tune/memory_estimate.h"
-#include "tune/tiny_model_test_util.h"
 #include "tune/trainer.h"
 
 namespace edgewise::tune {

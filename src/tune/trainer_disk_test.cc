@@ -9,7 +9,7 @@
 
 #include "io/env_faulty.h"
 #include "io/json.h"
-#include "tune/trainer_test_util.h"
+#include "testing/trainer_fixture.h"
 
 namespace edgewise::tune {
 namespace {

@@ -8,7 +8,7 @@
 #include <sstream>
 
 #include "io/json.h"
-#include "tune/trainer_test_util.h"
+#include "testing/trainer_fixture.h"
 
 namespace edgewise::tune {
 namespace {

@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "testing/fake_method.h"
 #include "testing/paths.h"
-#include "tune/fake_method_test_util.h"
 #include "tune/trainer.h"
 
 namespace edgewise::tune::testing {
