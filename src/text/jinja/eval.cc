@@ -195,7 +195,7 @@ Result<Value> Interpreter::EvalSlice(const SliceExpr& expr) {
   }
   if (object.is_undefined()) return ValueError(object.why_undefined());
   if (!object.is_string() && !object.is_sequence()) {
-    return Value::Undefined(fmt::format("'{}' object cannot be sliced", TypeName(object)));
+    return ValueError(fmt::format("'{}' object cannot be sliced", TypeName(object)));
   }
   if (object.is_string()) EW_RETURN_IF_ERROR(Work(static_cast<int64_t>(object.str().size())));
   const auto size = static_cast<int64_t>(object.is_string() ? CodePointCount(object.str())

@@ -269,6 +269,7 @@ Result<Value> GroupBy(Runtime& rt, const Value& in, CallArgs& args) {
 }
 
 Result<Value> Map(Runtime& rt, const Value& in, CallArgs& args) {
+  if (!Truthy(in)) return rt.NewList({});  // none counts as an empty sequence here
   EW_ASSIGN(const std::vector<Value> items, rt.Iterate(in));
   std::vector<Value> out;
   if (args.positional.empty()) {
@@ -296,6 +297,7 @@ Result<Value> Map(Runtime& rt, const Value& in, CallArgs& args) {
 // select, reject (a test on the item) and selectattr, rejectattr (on an attribute of it).
 template <bool kKeep, bool kAttribute>
 Result<Value> Select(Runtime& rt, const Value& in, CallArgs& args) {
+  if (!Truthy(in)) return rt.NewList({});
   EW_ASSIGN(const std::vector<Value> items, rt.Iterate(in));
   size_t used = 0;
   Value path;

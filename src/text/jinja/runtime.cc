@@ -235,6 +235,7 @@ Result<bool> Runtime::Contains(const Value& container, const Value& item) {
       }
       return false;
     case Kind::kDict:
+      if (item.is_undefined()) return false;
       if (!Hashable(item)) {
         return ValueError(fmt::format("unhashable type: '{}'", TypeName(item)));
       }

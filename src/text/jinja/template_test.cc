@@ -123,6 +123,9 @@ TEST(Template, FiltersAndTests) {
        "['a', 'b,c'] ['a', 'b'] a-b"},
       {"{{ 'abc'.startswith(('x', 'a')) }} {{ 'abc'.find('c') }} {{ 'a'.join(['1', '2']) }}",
        "True 2 1a2"},
+      {"{{ none | selectattr('a') | list }}{{ none | map('upper') | list }}", "[][]"},
+      {"{{ missing in {'a': 1} }} {{ 'ﬁ'.casefold() }}", "False fi"},
+      {"{{ none[1:] }}", "ERROR template line 1: value error: 'NoneType' object cannot be sliced"},
       {"{{ strftime_now('%d %b %Y %-d%%') }}", "09 Mar 2025 9%"},
       {"{{ '<a>' | e }} {{ ('<b>' | safe) + '<' }}", "&lt;a&gt; <b>&lt;"},
   };

@@ -96,7 +96,10 @@ bool Mapping(const Value& v) { return v.is_dict(); }
 bool Iterable(const Value& v) {
   return v.is_string() || v.is_sequence() || v.is_dict() || v.is_undefined();
 }
-bool Callable(const Value& v) { return v.kind() == Kind::kObject && v.object()->callable(); }
+// An undefined value can be called as far as this test knows; the call then fails.
+bool Callable(const Value& v) {
+  return v.is_undefined() || (v.kind() == Kind::kObject && v.object()->callable());
+}
 bool Escaped(const Value& v) { return v.is_string() && v.safe(); }
 
 struct Entry {

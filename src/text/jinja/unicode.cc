@@ -178,6 +178,9 @@ void AppendLower(char32_t c, std::string* out) {
 void AppendFolded(char32_t c, std::string* out) {
   if (c == 0xDF || c == 0x1E9E) {
     *out += "ss";
+  } else if (c >= 0xFB00 && c <= 0xFB04) {
+    static constexpr const char* kLigatures[] = {"ff", "fi", "fl", "ffi", "ffl"};
+    *out += kLigatures[c - 0xFB00];
   } else if (c == 0x3C2) {
     AppendUtf8(0x3C3, out);
   } else {
