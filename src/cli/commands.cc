@@ -7,6 +7,8 @@ std::vector<std::unique_ptr<Command>> MakeCommands() {
   commands.push_back(MakeTokenize());
   commands.push_back(MakeEval());
   commands.push_back(MakeGenerate());
+  commands.push_back(MakeProfile());
+  commands.push_back(MakeCompress());
   commands.push_back(MakeInspect());
   commands.push_back(MakeMerge());
   commands.push_back(MakeExport());

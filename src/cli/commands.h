@@ -10,6 +10,8 @@ namespace edgewise::cli {
 std::unique_ptr<Command> MakeTokenize();
 std::unique_ptr<Command> MakeEval();
 std::unique_ptr<Command> MakeGenerate();
+std::unique_ptr<Command> MakeProfile();
+std::unique_ptr<Command> MakeCompress();
 std::unique_ptr<Command> MakeInspect();
 std::unique_ptr<Command> MakeMerge();
 std::unique_ptr<Command> MakeExport();

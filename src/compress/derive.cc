@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "compress/knapsack.h"
 #include "compress/policy.h"
@@ -69,6 +70,14 @@ Result<DerivedPolicy> Budget(const SensitivityTable& table, const model::ModelCo
                               std::vector<double>(layers, request.sparsity)};
     out.budget = CostOf(PerLayer(request, uniform), config, cost);
   }
+  EW_ASSIGN(const PatternSpec pattern, ParsePattern(request.pattern));
+  const auto allowed = [&](double sparsity) {
+    if (sparsity <= 0) return true;
+    if (!request.allow_sparsity) return false;
+    // n:m has one sparsity only.
+    return pattern.kind != PatternSpec::Kind::kNm ||
+           std::abs(sparsity - static_cast<double>(pattern.nm.n) / pattern.nm.m) < 1e-9;
+  };
   std::vector<std::vector<KnapsackOption>> items;
   std::vector<std::vector<Option>> options;
   for (size_t l = 0; l < table.layers.size(); ++l) {
@@ -76,7 +85,7 @@ Result<DerivedPolicy> Budget(const SensitivityTable& table, const model::ModelCo
       auto& item = items.emplace_back();
       auto& names = options.emplace_back();
       for (const Measure& m : linear.measures) {
-        if (m.option.sparsity > 0 && !request.allow_sparsity) continue;
+        if (!allowed(m.option.sparsity)) continue;
         item.push_back({cost(linear.rows, linear.cols, m.option), m.loss >= 0 ? m.loss : m.mse});
         names.push_back(m.option);
       }

@@ -1,0 +1,84 @@
+#include "cli/calibration_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+#include "base/units.h"
+#include "cli/counter_line.h"
+#include "io/env.h"
+#include "tune/fingerprint.h"
+
+namespace edgewise::cli {
+namespace {
+constexpr int64_t kMaxTextBytes = int64_t{256} << 20;
+}
+
+void DeclareCalibration(CLI::App& app, CalibrationOptions& o) {
+  app.add_option("--calibration", o.text,
+                 "Text file to measure on: like what the model will be used for")
+      ->required();
+  app.add_option("--windows", o.windows, "Windows of calibration text")
+      ->check(CLI::Range(int64_t{1}, int64_t{100000}))
+      ->capture_default_str();
+  app.add_option("--window-tokens", o.window_tokens, "Tokens of a window")
+      ->check(CLI::Range(int64_t{8}, int64_t{1} << 20))
+      ->capture_default_str();
+  app.add_option("--group", o.group, "Inputs per scale: 32, 64, 128, or 0 for one per row")
+      ->check(CLI::IsMember({0, 32, 64, 128}))
+      ->capture_default_str();
+  app.add_option("--state-memory", o.memory,
+                 "Memory for calibration states; more of them go to disk")
+      ->capture_default_str();
+  app.add_option("--seed", o.seed, "Of the choice of windows and of random policies")
+      ->capture_default_str();
+}
+
+Result<std::vector<TokenBatch>> ReadCalibration(const infer::Session& session,
+                                                const CalibrationOptions& o) {
+  EW_ASSIGN(const std::string text, PosixEnv().ReadFile(o.text, kMaxTextBytes));
+  EW_ASSIGN(const std::vector<int32_t> ids,
+            session.tokenizer().Encode(text, /*add_special_tokens=*/false));
+  const int64_t length = std::min(o.window_tokens, session.model().config().max_positions);
+  return compress::MakeWindows(ids, o.windows, length, o.seed).WithContext(o.text);
+}
+
+Result<compress::SensitivityTable> TableFor(Invocation& inv, const infer::Session& session,
+                                            const CalibrationOptions& o,
+                                            const std::vector<TokenBatch>& windows,
+                                            const std::string& path) {
+  EW_ASSIGN(const std::string model_hash, tune::FingerprintModel(session.location().path));
+  if (!path.empty() && PosixEnv().Exists(path)) {
+    EW_ASSIGN(const Json json, ReadJsonFile(path));
+    EW_ASSIGN(compress::SensitivityTable table, compress::TableFromJson(json).WithContext(path));
+    if (table.model_hash == model_hash && table.group == o.group &&
+        table.calibration_hash == compress::HashWindows(windows)) {
+      inv.console().Log(fmt::format("{}: sensitivities of this model and text, reused", path));
+      return table;
+    }
+    inv.console().Log(
+        fmt::format("{}: made from another model, text or group size; measuring anew", path));
+  }
+  EW_ASSIGN(ExecContext * exec, inv.Exec());
+  compress::ProfileOptions options;
+  options.group = o.group;
+  EW_ASSIGN(options.memory_bytes, ParseBytes(o.memory));
+  options.scratch_path = (path.empty() ? std::string("edgewise-profile") : path) + ".tmp";
+  Result<compress::SensitivityTable> measured = [&] {
+    CounterLine line(inv.console(), "layer", "layers");
+    return compress::MeasureSensitivity(*exec, session.model(), windows, options, &inv.stop(),
+                                        [&](const compress::ProfileProgress& p) {
+                                          line.Update(p.layer, p.layers,
+                                                      static_cast<double>(p.layers));
+                                        });
+  }();
+  if (!measured.ok()) return measured.status();
+  measured->model_hash = model_hash;
+  if (!path.empty()) {
+    EW_RETURN_IF_ERROR(
+        WriteFileAtomic(PosixEnv(), path, DumpJson(TableToJson(*measured), 1) + "\n"));
+  }
+  return measured;
+}
+
+}  // namespace edgewise::cli

@@ -1,0 +1,164 @@
+// edgewise compress MODEL --calibration TEXT --bits 4 --sparsity 0.5 --policy budget -o OUT
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+#include "base/units.h"
+#include "cli/calibration_options.h"
+#include "cli/commands.h"
+#include "cli/counter_line.h"
+#include "cli/model_options.h"
+#include "compress/compress_linear.h"
+#include "compress/compressor.h"
+#include "compress/derive.h"
+#include "tune/fingerprint.h"
+
+namespace edgewise::cli {
+namespace {
+
+class Compress : public Command {
+ public:
+  std::string name() const override { return "compress"; }
+  std::string summary() const override {
+    return "Prune and quantise a model into a packed base, layer by layer";
+  }
+
+  void Declare(CLI::App& app) override {
+    DeclareModel(app, model_);
+    DeclareCalibration(app, calibration_);
+    app.add_option("-o,--output", output_, "Directory of the compressed base")->required();
+    app.add_option("--bits", request_.bits, "Width (budget: of the uniform policy to stay within)")
+        ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}))
+        ->capture_default_str();
+    app.add_option("--sparsity", request_.sparsity, "Share of weights pruned")
+        ->check(CLI::Range(0.0, 0.95))
+        ->capture_default_str();
+    app.add_option("--policy", policy_,
+                   "budget, paper, paper-literal, uniform, random, or a policy file")
+        ->capture_default_str();
+    app.add_option("--size", size_, "budget: packed size of all linears, for example 40MiB");
+    app.add_option("--pattern", request_.pattern, "Of the zeros: unstructured, block, or n:m")
+        ->capture_default_str();
+    app.add_option("--pruner", pruner_, "sparsegpt, wanda or magnitude")->capture_default_str();
+    app.add_option("--quantizer", quantizer_, "gptq or rtn")->capture_default_str();
+    app.add_option("--damp", damp_, "Damping of the Hessian, as a share of its mean diagonal")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_option("--embedding-bits", request_.embedding_bits, "Embedding: 4, 8 or 16")
+        ->check(CLI::IsMember({4, 8, 16}))
+        ->capture_default_str();
+    app.add_option("--head-bits", request_.head_bits, "Untied head: 4, 8 or 16")
+        ->check(CLI::IsMember({4, 8, 16}))
+        ->capture_default_str();
+    app.add_option("--table", table_, "Sensitivity table, made when absent (default: beside OUT)");
+    app.add_flag("--policy-only", policy_only_, "Print the policy and stop");
+  }
+
+  Status Run(Invocation& inv) override {
+    EW_ASSIGN(auto session, OpenSession(inv, model_));
+    EW_ASSIGN(const auto windows, ReadCalibration(*session, calibration_));
+    EW_ASSIGN(compress::CompressOptions options, Options(inv, *session, windows));
+    if (policy_only_) {
+      inv.console().SetResult(PolicyToJson(options.policy),
+                              DumpJson(PolicyToJson(options.policy), 1));
+      return Status::Ok();
+    }
+    EW_ASSIGN(ExecContext * exec, inv.Exec());
+    Result<compress::CompressReport> report = [&] {
+      CounterLine line(inv.console(), "layer", "layers");
+      return compress::CompressModel(*exec, session->model(), windows, options, output_,
+                                     &inv.stop(), [&](const compress::CompressProgress& p) {
+                                       line.Update(p.layer, p.layers,
+                                                   static_cast<double>(p.layers));
+                                     });
+    }();
+    if (!report.ok()) return report.status();
+    for (const std::string& warning : report->warnings) inv.console().Warn(warning);
+    OrderedJson json = ReportToJson(*report);
+    json["policy"] = options.policy.name;
+    json["output"] = output_;
+    inv.console().SetResult(std::move(json), Text(*report));
+    return Status::Ok();
+  }
+
+ private:
+  Result<compress::CompressOptions> Options(Invocation& inv, const infer::Session& session,
+                                            const std::vector<TokenBatch>& windows) {
+    compress::CompressOptions o;
+    EW_ASSIGN(o.pruner, compress::ParsePruner(pruner_));
+    EW_ASSIGN(o.quantizer, compress::ParseQuantizer(quantizer_));
+    EW_ASSIGN(o.memory_bytes, ParseBytes(calibration_.memory));
+    o.percdamp = damp_;
+    const std::string& path = session.location().path;
+    if (PosixEnv().IsDirectory(path)) o.source_dir = path;
+    EW_ASSIGN(o.source_hash, tune::FingerprintModel(path));
+    const model::ModelConfig& config = session.model().config();
+    if (policy_.ends_with(".json")) {
+      EW_ASSIGN(const Json json, ReadJsonFile(policy_));
+      EW_ASSIGN(o.policy, compress::PolicyFromJson(json, config).WithContext(policy_));
+      return o;
+    }
+    EW_ASSIGN(request_.kind, compress::ParsePolicyKind(policy_));
+    request_.group = calibration_.group;
+    request_.seed = calibration_.seed;
+    request_.allow_sparsity = request_.sparsity > 0;
+    if (!size_.empty()) {
+      EW_ASSIGN(request_.budget, ParseBytes(size_));
+    }
+    compress::SensitivityTable table;
+    table.layers.resize(config.layers.size());
+    if (request_.kind != compress::PolicyKind::kUniform) {
+      EW_ASSIGN(table, TableFor(inv, session, calibration_, windows,
+                                table_.empty() ? output_ + "-sensitivity.json" : table_));
+    }
+    const compress::CostFn cost = [this](int64_t rows, int64_t cols,
+                                         const compress::Option& option) {
+      return compress::PackedBytes(rows, cols, option, request_.group, request_.pattern);
+    };
+    EW_ASSIGN(compress::DerivedPolicy derived, DerivePolicy(table, config, request_, cost));
+    if (request_.kind == compress::PolicyKind::kBudget) {
+      inv.console().Log(fmt::format(
+          "policy: {} of {} used, predicted loss +{:.4f} ({})", FormatBytes(derived.cost),
+          FormatBytes(derived.budget), derived.predicted_loss,
+          derived.exact ? "optimal" : fmt::format("at best +{:.4f}", derived.lower_bound)));
+    }
+    o.policy = std::move(derived.policy);
+    return o;
+  }
+
+  static std::string Text(const compress::CompressReport& r) {
+    std::string out = "layer   bits  sparsity      bytes     worst error\n";
+    for (size_t l = 0; l < r.layers.size(); ++l) {
+      double bits = 0, sparsity = 0, error = 0;
+      int64_t bytes = 0;
+      for (const compress::LinearReport& x : r.layers[l]) {
+        bits += x.option.bits / static_cast<double>(model::kLinearKinds);
+        sparsity += x.option.sparsity / model::kLinearKinds;
+        bytes += x.bytes;
+        error = std::max(error, x.error);
+      }
+      out += fmt::format("{:>5}  {:>5.2f}  {:>7.0f}%  {:>9}  {:>12.5f}\n", l, bits, 100 * sparsity,
+                         FormatBytes(bytes), error);
+    }
+    out += fmt::format("linears {} ({:.2f} bits a weight), embedding and head {}, file {}\n",
+                       FormatBytes(r.linear_bytes),
+                       8.0 * static_cast<double>(r.linear_bytes) /
+                           static_cast<double>(std::max<int64_t>(1, r.linear_weights)),
+                       FormatBytes(r.embedding_bytes), FormatBytes(r.file_bytes));
+    return out;
+  }
+
+  ModelOptions model_;
+  CalibrationOptions calibration_;
+  compress::PolicyRequest request_;
+  std::string output_, policy_ = "budget", size_, pruner_ = "sparsegpt", quantizer_ = "gptq",
+                       table_;
+  double damp_ = 0.01;
+  bool policy_only_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeCompress() { return std::make_unique<Compress>(); }
+
+}  // namespace edgewise::cli
