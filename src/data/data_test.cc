@@ -215,8 +215,19 @@ TEST(Masking, TemplatesThatRewriteTheHistory) {
           {"role": "assistant", "content": "think|two"}]})");
   const Result<MaskedSample> refused = setup.Mask().Mask(s);
   ASSERT_FALSE(refused.ok());
-  EXPECT_THAT(refused.status().message(), HasSubstr("--loss-on last"));
+  EXPECT_THAT(refused.status().message(), HasSubstr("--last-turn-only"));
   EXPECT_EQ(Learned(*setup.Mask({.loss_on = LossOn::kLastTurn}).Mask(s)), "think|two<258>");
+}
+
+TEST(Masking, ManyTurnsAreBounded) {
+  Bench setup;
+  std::string row = R"({"messages": [{"role": "user", "content": "q"})";
+  for (int i = 0; i < 2000; ++i) row += R"(, {"role": "assistant", "content": "a"})";
+  const Sample s = *ParseSample(row + "]}");
+  const Result<MaskedSample> refused = setup.Mask().Mask(s);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.status().message(), HasSubstr("2000 assistant turns"));
+  EXPECT_EQ(Learned(*setup.Mask({.loss_on = LossOn::kLastTurn}).Mask(s)), "a<258>");
 }
 
 TEST(Masking, GenerationBlocksDecide) {

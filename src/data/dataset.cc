@@ -109,7 +109,7 @@ Result<Dataset> LoadDataset(const std::string& path, const Masker& masker,
   if (dataset.examples.empty()) {
     return BadInput(fmt::format(
         "{}: no token of any row is learned ({} rows, {} cut to {} tokens); raise the maximum "
-        "length or learn all tokens (--loss-on all)",
+        "length or learn all tokens (--train-on-prompt)",
         path, report.read.rows, report.truncated, options.max_length));
   }
   return dataset;

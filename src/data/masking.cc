@@ -23,6 +23,9 @@ Value Conversation(std::initializer_list<std::pair<const char*, const char*>> tu
   return Value::List(std::move(messages));
 }
 
+// Each learned turn is found by rendering the conversation twice: what a row may cost is bounded.
+constexpr size_t kMaxLearnedTurns = 256;
+
 constexpr const char* kProbeQuestion = "question";
 constexpr const char* kProbeAnswer = "edgewise-answer-probe";
 
@@ -129,7 +132,7 @@ Result<TextSpan> Masker::TurnSpan(const Sample& sample, const text::RenderedChat
   const auto rewritten = [&] {
     return BadInput(fmt::format(
         "the chat template renders turn {} differently inside of the whole conversation (it "
-        "rewrites the history); learn the last turn only (--loss-on last)",
+        "rewrites the history); learn the last turn only (--last-turn-only)",
         turn));
   };
   EW_ASSIGN(const text::RenderedChat after, Render(sample, turn + 1, false));
@@ -176,6 +179,12 @@ Result<std::vector<TextSpan>> Masker::LearnedSpans(const Sample& sample,
       }
       return spans;
     }
+  }
+  if (turns.size() > kMaxLearnedTurns) {
+    return BadInput(fmt::format(
+        "{} assistant turns are learned in one conversation, at most {} can be: split it or learn "
+        "the last turn only (--last-turn-only)",
+        turns.size(), kMaxLearnedTurns));
   }
   for (const size_t turn : turns) {
     EW_ASSIGN(const TextSpan span, TurnSpan(sample, full, turn));

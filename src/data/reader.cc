@@ -145,8 +145,9 @@ class Reader {
   Status Bad(const std::string& where, const Status& status) {
     const Status named = status.WithContext(where);
     // Only bad input is a property of the row; running out of memory or a bug is not.
-    if (options_.bad_rows == BadRows::kError || status.code() != StatusCode::kBadInput) {
-      return named;
+    if (status.code() != StatusCode::kBadInput) return named;
+    if (options_.bad_rows == BadRows::kError) {
+      return BadInput(named.message() + " (--skip-bad-rows leaves bad rows out)");
     }
     ++report_.bad;
     if (report_.first_bad.size() < kMaxMessages) report_.first_bad.push_back(named.message());
