@@ -87,6 +87,7 @@ void AddedTokenMatcher::Split(std::string_view text, bool skip_control,
   out->clear();
   const auto size = static_cast<uint32_t>(text.size());
   uint32_t done = 0;
+  Range space;  // the run of white space that a token took last
   size_t next_literal = 0;
   for (size_t pos = 0; pos < text.size() && !tokens_.empty();) {
     size_t length = 0;
@@ -113,7 +114,11 @@ void AddedTokenMatcher::Split(std::string_view text, bool skip_control,
     }
     // White space that the token before has already taken stays with it.
     if (token.lstrip) begin = std::max(SpaceStart(text, begin, std::min(begin, done)), done);
-    if (token.rstrip) end = SpaceEnd(text, end);
+    if (token.rstrip) {
+      // Tokens of white space can start anywhere in one run of it: scan it once.
+      if (end < space.begin || end >= space.end) space = {end, SpaceEnd(text, end)};
+      end = std::max(end, space.end);
+    }
     // White space can be a token itself, and gone already; the library crashes here.
     if (begin >= end) continue;
     if (done < begin) out->push_back({{done, begin}, -1});

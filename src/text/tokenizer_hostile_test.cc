@@ -118,6 +118,16 @@ TEST(HostileText, LongRuns) {
   }
 }
 
+TEST(HostileText, WhiteSpaceTokensThatTakeWhiteSpace) {
+  Json json = ByteLevelJson({});
+  json["added_tokens"].push_back(AddedTokenJson(258, " ", false));
+  json["added_tokens"].back()["rstrip"] = true;
+  json["added_tokens"].back()["lstrip"] = true;
+  const Tokenizer t = MakeTokenizer(json);
+  EXPECT_EQ(EncodeIds(t, "a b").size(), 3u);
+  EXPECT_FALSE(EncodeIds(t, "a" + std::string(1 << 20, ' ')).empty());
+}
+
 TEST(HostileText, RandomBytes) {
   const Tokenizer byte_level = MakeTokenizer(ByteLevelJson({{"a", "b"}}));
   const Tokenizer llama = MakeTokenizer(LlamaJson({"▁", "a", "▁a"}, {{"▁", "a"}}));
