@@ -1,16 +1,13 @@
 #include "kernels/gemm_driver.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/checked.h"
 
 namespace edgewise::kernels {
 namespace {
 
-// Columns of one task: its packed block of B (256 KiB at 256 columns) stays in a level 2 cache.
-constexpr int64_t kMaxColumns = 256;
-// Up to here A is read in place: packing it would cost more than it saves.
-constexpr int64_t kDirectRows = 16;
 // Packed A of one round; more rows than this allows for one block of k are cut into rounds, too.
 constexpr int64_t kPackedABytes = 8 << 20;
 
@@ -19,17 +16,26 @@ struct Partition {
   int64_t rows;     // per task, a multiple of mr
 };
 
-// Wide tasks pack B least often; enough of them keep all threads busy to the end.
-Partition Choose(int64_t m, int64_t n, int threads, const KernelTable& t) {
-  const int64_t want = threads == 1 ? 1 : 4 * threads;
-  Partition p;
-  p.columns =
-      std::clamp(RoundUp(CeilDiv(n, want), t.nr), int64_t{t.nr}, RoundUp(kMaxColumns, t.nr));
-  const int64_t column_tasks = CeilDiv(n, p.columns);
-  const int64_t row_tasks =
-      std::clamp(CeilDiv(want, 2 * column_tasks), int64_t{1}, CeilDiv(m, int64_t{4} * t.mr));
-  p.rows = RoundUp(CeilDiv(m, row_tasks), t.mr);
-  return p;
+// Wide tasks walk over A least often, but their packed block of B must stay in half of the level 2
+// cache; and no thread should wait for another at the end.
+Partition Choose(int64_t m, int64_t n, const ExecContext& ctx, const KernelTable& t) {
+  const int64_t threads = ctx.threads();
+  constexpr int64_t kMaxColumns = 512;
+  const int64_t block_row = kGemmKBlock * static_cast<int64_t>(sizeof(float));
+  const int64_t max_columns = std::clamp<int64_t>(ctx.cpu().l2_bytes / 2 / block_row / t.nr * t.nr,
+                                                  t.nr, RoundUp(kMaxColumns, t.nr));
+  const int64_t fewest = std::max<int64_t>(threads == 1 ? 1 : 2, CeilDiv(n, threads * max_columns));
+  Partition best = {max_columns, 0};
+  int64_t best_load = std::numeric_limits<int64_t>::max();
+  for (int64_t per_thread = fewest; per_thread < fewest + 4; ++per_thread) {
+    const int64_t columns = RoundUp(CeilDiv(n, per_thread * threads), t.nr);
+    const int64_t load = CeilDiv(CeilDiv(n, columns), threads) * columns;
+    if (load < best_load) best_load = load, best.columns = columns;
+  }
+  const int64_t row_tasks = std::clamp<int64_t>(
+      threads == 1 ? 1 : CeilDiv(2 * threads, CeilDiv(n, best.columns)), 1, CeilDiv(m, 4 * t.mr));
+  best.rows = RoundUp(CeilDiv(m, row_tasks), t.mr);
+  return best;
 }
 
 void ScaleOnly(ExecContext& ctx, int64_t m, int64_t n, float* c, int64_t ldc, Accumulate acc) {
@@ -42,11 +48,11 @@ void ScaleOnly(ExecContext& ctx, int64_t m, int64_t n, float* c, int64_t ldc, Ac
 }  // namespace
 
 void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const GemmA& a,
-          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc) {
+          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc, GemmFewRows few) {
   if (m <= 0 || n <= 0) return;
   if (k <= 0) return ScaleOnly(ctx, m, n, c, ldc, acc);
   const KernelTable& t = TableFor(ctx.isa());
-  const bool direct = a.layout == ALayout::kRowMajor && m <= kDirectRows;
+  const bool direct = a.layout == ALayout::kRowMajor && m <= kGemmDirectRows;
   const int64_t block_bytes = kGemmKBlock * static_cast<int64_t>(sizeof(float));
   const int64_t max_rows = kPackedABytes / block_bytes / t.mr * t.mr;
   for (int64_t m0 = 0; m0 < m; m0 += max_rows) {
@@ -55,7 +61,8 @@ void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const 
     // Blocks of k whose packed A fits at once.
     const int64_t round =
         direct ? k : std::max<int64_t>(1, kPackedABytes / (padded * block_bytes)) * kGemmKBlock;
-    const Partition part = Choose(mm, n, ctx.threads(), t);
+    const Partition part =
+        direct ? Partition{RoundUp(few.columns, t.nr), mm} : Choose(mm, n, ctx, t);
     const int64_t column_tasks = CeilDiv(n, part.columns), row_tasks = CeilDiv(mm, part.rows);
     for (int64_t r0 = 0; r0 < k; r0 += round) {
       const int64_t r1 = std::min(k, r0 + round);
@@ -79,12 +86,19 @@ void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const 
         const int64_t j0 = task % column_tasks * part.columns;
         const int64_t i0 = task / column_tasks * part.rows;
         const int64_t nn = std::min(part.columns, n - j0), rows = std::min(part.rows, mm - i0);
-        auto* packed_b = static_cast<float*>(
-            ctx.Scratch(worker, static_cast<size_t>(RoundUp(nn, t.nr) * block_bytes)));
+        const int64_t pack_k = direct ? few.k : kGemmKBlock;
+        auto* packed_b = static_cast<float*>(ctx.Scratch(
+            worker, static_cast<size_t>(RoundUp(nn, t.nr) * std::min(pack_k, k)) * sizeof(float)));
+        int64_t packed_end = r0, packed_begin = r0;
         for (int64_t k0 = r0; k0 < r1; k0 += kGemmKBlock) {
           const int64_t kk = std::min(kGemmKBlock, r1 - k0);
-          pack_b(j0, nn, k0, kk, packed_b);
-          const BPanels b = {packed_b, kk * t.nr, t.nr};
+          if (k0 == packed_end) {
+            packed_begin = k0;
+            packed_end = std::min(k0 + pack_k, r1);
+            pack_b(j0, nn, k0, packed_end - k0, packed_b);
+          }
+          const BPanels b = {packed_b + (k0 - packed_begin) * t.nr,
+                             (packed_end - packed_begin) * t.nr, t.nr};
           const bool add = acc == Accumulate::kAdd || k0 > 0;
           float* out = c + (m0 + i0) * ldc + j0;
           if (direct) {

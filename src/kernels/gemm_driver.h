@@ -21,11 +21,19 @@ struct GemmA {
 };
 
 // Writes columns n0 .. n0+nn-1 of rows k0 .. k0+kk-1 of B as panels (KernelTable::pack_b): n0 is a
-// multiple of nr. Called from any thread.
+// multiple of nr. kk is at most kGemmKBlock, or GemmFewRows::k. Called from any thread.
 using PackBFn = FunctionRef<void(int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out)>;
+
+// With few rows (kGemmDirectRows) memory is what is waited for: how much of B one call then packs,
+// so that its source is read in long runs. Multiples of nr and of kGemmKBlock.
+struct GemmFewRows {
+  int64_t columns = 32;
+  int64_t k = kGemmKBlock;
+};
+inline constexpr int64_t kGemmDirectRows = 16;
 
 // C[m,n] (+)= alpha A B.
 void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const GemmA& a,
-          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc);
+          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc, GemmFewRows few = {});
 
 }  // namespace edgewise::kernels

@@ -12,6 +12,8 @@ namespace {
 
 // Products with so few columns run along k instead (KernelTable::multiply_thin).
 constexpr int64_t kThin = 16;
+// Floats of one weight row that are read in one go when there are few rows of A.
+constexpr int64_t kLongRun = 2048;
 
 const unsigned char* At(const WeightRef& w, int64_t row, int64_t column) {
   return static_cast<const unsigned char*>(w.data) +
@@ -70,12 +72,11 @@ void MatMulNT(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, co
     return ThinNT(ctx, m, n, k, alpha, a, lda, rows, k, c, ldc, acc);
   }
   const KernelTable& t = TableFor(ctx.isa());
-  Gemm(
-      ctx, m, n, k, alpha, {a, lda, ALayout::kRowMajor},
-      [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out) {
-        t.pack_b_transposed(b.dtype, At(b, n0, k0), b.ld, nn, kk, out);
-      },
-      c, ldc, acc);
+  Gemm(ctx, m, n, k, alpha, {a, lda, ALayout::kRowMajor},
+       [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out) {
+         t.pack_b_transposed(b.dtype, At(b, n0, k0), b.ld, nn, kk, out);
+       },
+       c, ldc, acc, {32, kLongRun});
 }
 
 void MatMulNN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const float* a,
@@ -93,12 +94,11 @@ void MatMulNN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, co
     });
     return ThinNT(ctx, m, n, k, alpha, a, lda, rows, k, c, ldc, acc);
   }
-  Gemm(
-      ctx, m, n, k, alpha, {a, lda, ALayout::kRowMajor},
-      [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out) {
-        t.pack_b(b.dtype, At(b, k0, n0), b.ld, nn, kk, out);
-      },
-      c, ldc, acc);
+  Gemm(ctx, m, n, k, alpha, {a, lda, ALayout::kRowMajor},
+       [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out) {
+         t.pack_b(b.dtype, At(b, k0, n0), b.ld, nn, kk, out);
+       },
+       c, ldc, acc, {256, kGemmKBlock});
 }
 
 void MatMulTN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const float* a,

@@ -10,7 +10,11 @@ int64_t DotLoop(int64_t rounds) {
   constexpr int kSums = 16;
   int32x4_t sums[kSums], a = vdupq_n_s32(1), b = vdupq_n_s32(1);
 #pragma GCC unroll 16
-  for (int i = 0; i < kSums; ++i) sums[i] = vdupq_n_s32(0);
+  for (int i = 0; i < kSums; ++i) {
+    sums[i] = vdupq_n_s32(0);
+    // Unknown from here on, or the compiler would see that all sums are one.
+    __asm__ volatile("" : "+w"(sums[i]));
+  }
   for (int64_t r = 0; r < rounds; ++r) {
     // The operands are unknown to the compiler in each round, so none can be left out.
     __asm__ volatile("" : "+w"(a), "+w"(b));

@@ -95,7 +95,22 @@ void Multiply(int64_t m, int64_t n, int64_t k, ALayout a_layout, const float* a,
     }
     const TileFn tile = tiles[rows - 1];
     const float* bj = b.data;
+    // The next panel of A is fetched a share per tile.
+    const char* next = reinterpret_cast<const char*>(ai + a_stride);
+    const char* const next_end =
+        next +
+        (a_layout == ALayout::kPanels && i + step < m ? a_stride * int64_t{sizeof(float)} : 0);
+    const int64_t share = (next_end - next) * kNr / n + 64;
     for (int64_t j = 0; j < n; j += kNr, bj += b.panel_stride) {
+      for (const char* stop = next + share; next < stop && next < next_end; next += 64) {
+        __builtin_prefetch(next, 0, 2);
+      }
+      // C is far away by the time it is needed; the multiply-adds of the tile hide the trip. (Here,
+      // not in the tile, where the addresses would take registers from the sums.)
+      for (int r = 0; r < rows; ++r) {
+        __builtin_prefetch(c + (i + r) * ldc + j, 1);
+        __builtin_prefetch(c + (i + r) * ldc + j + kNr - 1, 1);
+      }
       tile(k, ai, stride, bj, b.k_stride, alpha, c + i * ldc + j, ldc, add,
            n - j < kNr ? n - j : kNr);
     }
@@ -288,11 +303,14 @@ void MultiplyThin(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, 
 int64_t FmaLoop(int64_t rounds) {
   // As many sums as the register tile has.
   constexpr int kSums = kMr * kNv;
+  // Values the compiler cannot know, or it would see that all sums are one.
+  float start[kSums];
+  for (int i = 0; i < kSums; ++i) start[i] = static_cast<float>(i) * 0.01f;
+  float unknown = 0.5f;
+  __asm__ volatile("" : "+m"(unknown), "+m"(start));
   Vec sums[kSums];
 #pragma GCC unroll 32
-  for (int i = 0; i < kSums; ++i) sums[i] = Set1(0.0f);
-  float unknown = 0.5f;
-  __asm__ volatile("" : "+m"(unknown));
+  for (int i = 0; i < kSums; ++i) sums[i] = Set1(start[i]);
   const Vec a = Set1(unknown);
   for (int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 32
