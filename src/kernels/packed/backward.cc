@@ -191,7 +191,6 @@ class IntegerBackward {
     p.scale_stride = 0;
     p.ldc = width;
     std::fill_n(c, rows * width, 0.0f);
-    p.add = true;
     for (int64_t t0 = 0; t0 < tiles_; t0 += kChunkTiles) {
       const int64_t t1 = std::min(tiles_, t0 + kChunkTiles);
       int64_t filled = 0, count = 0;

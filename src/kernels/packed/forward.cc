@@ -82,7 +82,7 @@ void AddSegments(const Call& call, int64_t col, int64_t cols, int64_t group0, Wo
 
 // C += panel * activations for all rows of the task.
 void Multiply(const Call& call, const Work& work, int64_t tiles, int64_t segments, int64_t row0,
-              int64_t rows, bool add) {
+              int64_t rows) {
   TileProduct p;
   p.tiles = static_cast<int>(tiles);
   p.w = work.panel;
@@ -99,7 +99,6 @@ void Multiply(const Call& call, const Work& work, int64_t tiles, int64_t segment
   p.w_scales = work.scales;
   p.w_mins = call.w.format().has_min ? work.mins : nullptr;
   p.scale_stride = kMaxGroups * kTileRows;
-  p.add = add;
   p.ldc = tiles * kTileRows;
   for (int64_t i = 0; i < rows; i += kMaxProductRows) {
     p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
@@ -129,6 +128,7 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
   const PackedFormat& f = call.w.format();
   const int64_t units = call.w.layout().units;
   const int64_t cols = RoundUp(f.cols, 16);
+  std::fill_n(work.c, rows * tiles * kTileRows, 0.0f);
   SparseCursor cursors[kMaxTiles];
   for (int64_t u = 0; u < units; u += kChunkUnits) {
     const int64_t count = std::min(kChunkUnits, units - u);
@@ -148,7 +148,7 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
     }
     int64_t segments = 0;
     AddSegments(call, col, std::min<int64_t>(kMaxSegmentCols, cols - col), 0, &work, &segments);
-    Multiply(call, work, tiles, segments, row0, rows, u > 0);
+    Multiply(call, work, tiles, segments, row0, rows);
   }
   Finish(call, work, tile, tiles, row0, rows);
 }
@@ -160,7 +160,7 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
   const int64_t unit_count = f.block_cols / kUnitCols;
   const int64_t groups = call.w.layout().groups;
   const int64_t begin = call.w.index(tile), end = call.w.index(tile + 1);
-  if (begin == end) std::fill_n(work.c, rows * kTileRows, 0.0f);
+  std::fill_n(work.c, rows * kTileRows, 0.0f);
   for (int64_t b = begin; b < end; b += per_chunk) {
     const int64_t count = std::min(per_chunk, end - b);
     call.table.unpack(f.bits, call.w.values(b), count * unit_count, work.panel);
@@ -175,7 +175,7 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
       AddSegments(call, col, std::min<int64_t>(f.block_cols, RoundUp(f.cols, 16) - col), i * groups,
                   &work, &segments);
     }
-    Multiply(call, work, 1, segments, row0, rows, b > begin);
+    Multiply(call, work, 1, segments, row0, rows);
   }
   Finish(call, work, tile, 1, row0, rows);
 }

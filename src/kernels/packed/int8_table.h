@@ -30,7 +30,7 @@ struct Segment {
   int32_t act_group;
 };
 
-// C[i][16 t + lane] (+)= for each segment s, in order:
+// C[i][16 t + lane] += for each segment s, in order:
 //     sum = exact integer sum of (panel - zero) * a over the segment
 //     c   = fma(float(sum), w_scale[t][s.weight_group][lane] * (grouped ? a_scale[i][s.act_group]
 //               : 1), c)
@@ -55,7 +55,6 @@ struct TileProduct {
   const float* w_scales = nullptr;  // tile t, group g: w_scales + t * scale_stride + 16 g
   const float* w_mins = nullptr;    // or null
   int64_t scale_stride = 0;
-  bool add = false;    // false: c starts at zero
   float* c = nullptr;  // [rows][ldc]
   int64_t ldc = 0;
 };

@@ -3,6 +3,8 @@
 // header that defines functions is included.
 #pragma once
 
+#include <utility>  // integer_sequence: a type, no code
+
 #include "kernels/cpu/inline.h"
 #include "kernels/packed/int8_table.h"
 

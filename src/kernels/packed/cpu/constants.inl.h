@@ -2,7 +2,18 @@
 template <int N>
 struct Constant {
   static constexpr int value = N;
+  constexpr int operator()() const { return N; }
 };
+
+// fn(Constant<0>) .. fn(Constant<N - 1>), all inlined.
+template <typename Fn, int... I>
+EW_INLINE void UnrollSequence(Fn& fn, std::integer_sequence<int, I...>) {
+  (fn(Constant<I>{}), ...);
+}
+template <int N, typename Fn>
+EW_INLINE void Unroll(Fn fn) {
+  UnrollSequence(fn, std::make_integer_sequence<int, N>{});
+}
 
 // Where the bytes of an 8-byte run go when bit i of the index says that position i is taken; 0x80
 // (shuffles make it zero) elsewhere.

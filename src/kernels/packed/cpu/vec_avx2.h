@@ -13,6 +13,7 @@ using VF = __m256;
 constexpr int kVecs = 2;
 constexpr int kVecBytes = 32;
 constexpr int kPanelTiles = 1;
+constexpr int kKeepTiles = 0;
 #ifdef EW_VNNI
 constexpr bool kSignedPanel8 = false;
 #else
@@ -52,9 +53,12 @@ EW_INLINE VI ShlLanesI(VI a, VI n) { return _mm256_sllv_epi32(a, n); }
 
 template <bool kSignedW>
 EW_INLINE VI Dot(VI acc, VI w, VI a) {
+  // Intrinsics would change the vector's element type, and GCC then keeps every sum of a loop
+  // twice, once per type: half of them on the stack.
 #ifdef EW_VNNI
   static_assert(!kSignedW);
-  return _mm256_dpbusd_avx_epi32(acc, w, a);
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(w), "x"(a));
+  return acc;
 #else
   // Pairs stay within 16 bits: unsigned codes have at most 6 bits, and of signed bytes the
   // magnitude (<= 128) meets an activation (<= 127) that takes the sign.
@@ -62,7 +66,9 @@ EW_INLINE VI Dot(VI acc, VI w, VI a) {
     a = _mm256_sign_epi8(a, w);
     w = _mm256_abs_epi8(w);
   }
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1)));
+  const VI sum = _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1));
+  __asm__("vpaddd %1, %0, %0" : "+x"(acc) : "x"(sum));
+  return acc;
 #endif
 }
 

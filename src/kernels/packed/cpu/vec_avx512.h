@@ -13,6 +13,7 @@ using VF = __m512;
 constexpr int kVecs = 1;
 constexpr int kVecBytes = 64;
 constexpr int kPanelTiles = 4;
+constexpr int kKeepTiles = 2;
 #ifdef EW_VNNI
 constexpr bool kSignedPanel8 = false;
 #else
@@ -52,9 +53,12 @@ EW_INLINE VI ShlLanesI(VI a, VI n) { return _mm512_sllv_epi32(a, n); }
 
 template <bool kSignedW>
 EW_INLINE VI Dot(VI acc, VI w, VI a) {
+  // Intrinsics would change the vector's element type, and GCC then keeps every sum of a loop
+  // twice, once per type: half of them on the stack.
 #ifdef EW_VNNI
   static_assert(!kSignedW);
-  return _mm512_dpbusd_epi32(acc, w, a);
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(a));
+  return acc;
 #else
   // Pairs stay within 16 bits: unsigned codes have at most 6 bits, and of signed bytes the
   // magnitude (<= 128) meets an activation (<= 127) that takes the sign.
@@ -62,7 +66,9 @@ EW_INLINE VI Dot(VI acc, VI w, VI a) {
     a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a);
     w = _mm512_abs_epi8(w);
   }
-  return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, a), _mm512_set1_epi16(1)));
+  const VI sum = _mm512_madd_epi16(_mm512_maddubs_epi16(w, a), _mm512_set1_epi16(1));
+  __asm__("vpaddd %1, %0, %0" : "+v"(acc) : "v"(sum));
+  return acc;
 #endif
 }
 

@@ -18,6 +18,7 @@ struct VF {
 constexpr int kVecs = 1;
 constexpr int kVecBytes = 64;
 constexpr int kPanelTiles = 1;
+constexpr int kKeepTiles = 0;
 constexpr bool kSignedPanel8 = false;
 
 #include "kernels/packed/cpu/constants.inl.h"
