@@ -120,18 +120,13 @@ Result<std::unique_ptr<Model>> Model::Random(const ModelConfig& config, uint64_t
       std::vector<float> chunk(4096);
       for (int64_t at = 0; at < count; at += 4096) {
         const int64_t n = std::min<int64_t>(4096, count - at);
-        for (int64_t i = 0; i < n; ++i) {
-          float value = 0;
-          if (id.is_matrix()) {
-            // Sum of four uniforms: near enough to normal, and fast for a billion weights.
-            const auto u = rng.Block(static_cast<uint64_t>(at + i));
-            double sum = 0;
-            for (uint32_t x : u) sum += static_cast<double>(x) * 0x1.0p-32 - 0.5;
-            value = static_cast<float>(sum * (0.02 * 1.7320508075688772));
-          } else if (id.is_norm() && !config.norm_plus_one) {
-            value = 1;
+        std::fill(chunk.begin(), chunk.end(), id.is_norm() && !config.norm_plus_one ? 1.0f : 0.0f);
+        for (int64_t i = 0; id.is_matrix() && i < n; i += 4) {
+          const auto block = rng.Block(static_cast<uint64_t>((at + i) / 4));
+          for (size_t j = 0; j < 4; ++j) {
+            chunk[static_cast<size_t>(i) + j] =
+                static_cast<float>((block[j] * 0x1.0p-32 - 0.5) * (0.02 * 3.4641016151377544));
           }
-          chunk[static_cast<size_t>(i)] = value;
         }
         ConvertFromF32(type, chunk.data(), data + static_cast<size_t>(at) * DTypeBytes(type), n);
       }

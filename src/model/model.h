@@ -33,8 +33,8 @@ class Model {
   // errors that name them, unexpected ones are listed in notes().
   static Result<std::unique_ptr<Model>> Load(const std::string& path, LoadOptions options = {});
 
-  // Weights drawn from N(0, 0.02^2) (norm gains 1, biases 0), a pure function of (config, seed):
-  // for benchmarks and tests. `dtype`: kF32, kF16 or kBF16.
+  // Uniform weights of mean 0 and standard deviation 0.02 (norm gains 1, biases 0), a pure function
+  // of (config, seed): for benchmarks and tests. `dtype`: kF32, kF16 or kBF16.
   static Result<std::unique_ptr<Model>> Random(const ModelConfig& config, uint64_t seed,
                                                DType dtype = DType::kF32);
 
