@@ -81,7 +81,7 @@ void AdaptedBackward(ExecContext& ctx, const AdaptedLinear& linear, const Linear
                      Accumulate acc, const AdapterScratch& scratch) {
   const WeightRef& w = linear.base.weight;
   if (dx != nullptr) {
-    kernels::LinearBackwardInput(ctx, rows, dy, w.rows, w, dx, w.cols, acc);
+    kernels::LinearBackwardInput(ctx, rows, dy, w.rows, w, dx, w.cols, acc, linear.backward);
   }
   if (grads.weight != nullptr) {
     kernels::LinearBackwardWeight(ctx, rows, w.rows, w.cols, dy, w.rows, x, w.cols, grads.weight,

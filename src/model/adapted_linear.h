@@ -30,6 +30,7 @@ struct AdaptedLinear {
   const Linear& base;
   const LoraSlot* lora = nullptr;  // null: no adapter
   Dropout dropout;                 // training only
+  kernels::LinearBackwardOptions backward;
 };
 
 // Working memory; the sizes are for `rows` rows.

@@ -28,8 +28,9 @@ struct Block {
   const LayerWeights& weights;
   const RopeTable& rope;
   const LoraAdapter* lora = nullptr;   // null: not adapted
-  Dropout dropout;                     // of the whole pass; At() derives the one of a linear
+  Dropout dropout = {};                // of the whole pass; At() derives the one of a linear
   LinearObserver* observer = nullptr;  // null: nobody looks
+  kernels::LinearBackwardOptions backward = {};  // of the whole pass, like dropout
 
   AdaptedLinear At(LinearKind kind) const;
   kernels::AttentionShape attention_shape() const;

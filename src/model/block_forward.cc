@@ -98,13 +98,18 @@ struct Forward {
 }  // namespace
 
 AdaptedLinear Block::At(LinearKind kind) const {
-  AdaptedLinear linear{weights[kind], nullptr, {}};
+  // One stream of random numbers per linear of the model.
+  const auto derive = [&](uint64_t of_pass) {
+    return (of_pass * static_cast<uint64_t>(config.num_layers()) + static_cast<uint64_t>(layer)) *
+               kLinearKinds +
+           static_cast<uint64_t>(kind);
+  };
+  AdaptedLinear linear{weights[kind], nullptr, {}, backward};
+  linear.backward.substream = derive(backward.substream);
   if (lora == nullptr) return linear;
   linear.lora = lora->slot(layer, kind);
   linear.dropout = dropout;
-  linear.dropout.substream =
-      dropout.substream * static_cast<uint64_t>(config.num_layers()) * kLinearKinds +
-      static_cast<uint64_t>(layer) * kLinearKinds + static_cast<uint64_t>(kind);
+  linear.dropout.substream = derive(dropout.substream);
   return linear;
 }
 

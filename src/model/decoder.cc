@@ -128,12 +128,8 @@ Status LayerStack::Forward(KvCache& cache, int64_t rows, float* hidden) {
       const int64_t first = window > 0 ? std::max<int64_t>(0, at + t - window + 1) : 0;
       s.first_key[static_cast<size_t>(t)] = static_cast<int32_t>(first - from);
     }
-    const Block block{c,
-                      layer,
-                      s.model.weights().layers[static_cast<size_t>(layer)],
-                      s.rope[description.rope],
-                      layer >= s.lora_begin ? s.lora : nullptr,
-                      {}};
+    const Block block{c, layer, s.model.weights().layers[static_cast<size_t>(layer)],
+                      s.rope[description.rope], layer >= s.lora_begin ? s.lora : nullptr};
     const BlockCache block_cache{&cache, from, s.cache_scratch};
     BlockForward(s.ctx, block, {rows, s.positions.data(), s.first_key.data()}, hidden, hidden, acts,
                  s.scratch, &block_cache);

@@ -131,19 +131,16 @@ BlockRows TrainingPass::Impl::Rows(const TokenBatch& batch, int64_t layer) const
 Block TrainingPass::Impl::BlockAt(int64_t layer, const LoraAdapter* lora,
                                   const Dropout& dropout) const {
   const LayerConfig& description = config().layers[static_cast<size_t>(layer)];
-  return {config(),
-          layer,
-          model.weights().layers[static_cast<size_t>(layer)],
-          rope[description.rope],
-          lora,
-          dropout,
-          nullptr};
+  return {
+      config(), layer,  model.weights().layers[static_cast<size_t>(layer)], rope[description.rope],
+      lora,     dropout};
 }
 
 Block TrainingPass::Impl::BlockAt(int64_t layer, const PassOptions& o) const {
   Block block = BlockAt(layer, layer >= o.lora_begin ? o.lora : nullptr,
                         {o.dropout, o.dropout_seed, o.dropout_key});
   block.observer = o.linears;
+  block.backward = o.backward;
   return block;
 }
 

@@ -11,6 +11,7 @@
 #include "base/aligned_buffer.h"
 #include "base/status.h"
 #include "exec/context.h"
+#include "kernels/linear.h"
 #include "kernels/loss.h"
 #include "model/linear_observer.h"
 #include "model/lora.h"
@@ -66,6 +67,10 @@ struct PassOptions {
   float dropout = 0;
   uint64_t dropout_seed = 0;
   uint64_t dropout_key = 0;
+
+  // How gradients pass through packed weights. Stochastic rounding draws from (seed, substream,
+  // layer, linear): give every micro-batch a substream of its own.
+  kernels::LinearBackwardOptions backward;
 
   float* token_loss = nullptr;  // [tokens] loss of each supervised token, else 0; or null
   float head_skip_below = 0;    // kernels::HeadLossArgs::skip_below
