@@ -107,8 +107,22 @@ void AttentionForwardTask(const AttentionArgs& g, int64_t head_begin, int64_t he
   for (int64_t k0 = g.mask.first_key[q_begin] / kKeys * kKeys; k0 <= last; k0 += kKeys) {
     const int64_t keys = last + 1 - k0 < kKeys ? last + 1 - k0 : kKeys;
     PackBTransposed(DType::kF32, g.k + k0 * g.ldkv + kv, g.ldkv, keys, d, kt);
-    Multiply(rows, keys, d, ALayout::kPanels, q, kMr * d, {kt, kNr * d, kNr}, g.shape.scale, s,
-             kKeys, false);
+    const BPanels values = RowPanels(g.v + k0 * g.ldkv + kv, g.ldkv, keys, d, vp);
+    // A register tile of rows at a time, each only as far as the last key that one of them sees.
+    // (One product after the other for all rows: its right side then stays in the level 1 cache.)
+    auto seen = [&](int64_t begin, int64_t end) {
+      int64_t hi = 0;
+      for (int64_t r = begin; r < end; ++r) {
+        const int64_t sees = g.mask.q_offset + q_begin + r % queries + 1 - k0;
+        hi = sees > hi ? sees : hi;
+      }
+      return hi < keys ? hi : keys;
+    };
+    for (int64_t r = 0; r < rows; r += kMr) {
+      const int64_t n = rows - r < kMr ? rows - r : kMr;
+      Multiply(n, seen(r, r + n), d, ALayout::kPanels, q + r * d, kMr * d, {kt, kNr * d, kNr},
+               g.shape.scale, s + r * kKeys, kKeys, false);
+    }
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t t = q_begin + r % queries;
       const float correction = SoftmaxStep(
@@ -116,8 +130,11 @@ void AttentionForwardTask(const AttentionArgs& g, int64_t head_begin, int64_t he
           g.shape.softcap, max + r, sum + r);
       if (correction != 1.0f) Scale(dp, correction, o + r * dp);
     }
-    Multiply(rows, d, keys, ALayout::kRowMajor, s, kKeys,
-             RowPanels(g.v + k0 * g.ldkv + kv, g.ldkv, keys, d, vp), 1.0f, o, dp, true);
+    for (int64_t r = 0; r < rows; r += kRowMr) {
+      const int64_t n = rows - r < kRowMr ? rows - r : kRowMr;
+      Multiply(n, d, seen(r, r + n), ALayout::kRowMajor, s + r * kKeys, kKeys, values, 1.0f,
+               o + r * dp, dp, true);
+    }
   }
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t h = head_begin + r / queries, t = q_begin + r % queries;
@@ -186,10 +203,18 @@ void AttentionBackwardTask(const AttentionGradArgs& g, int64_t head, float* dk, 
       const int64_t n = len - q0 < kQueries ? len - q0 : kQueries;
       const float* q = g.q + q0 * g.ldq + hq;
       const float* dout = g.dout + q0 * g.ldo + hq;
-      Multiply(n, keys, d, ALayout::kRowMajor, q, g.ldq, {kt, kNr * d, kNr}, g.shape.scale, s,
-               kKeys, false);
-      Multiply(n, keys, d, ALayout::kRowMajor, dout, g.ldo, {vt, kNr * d, kNr}, 1.0f, ds, kKeys,
-               false);
+      // Keys that the queries up to `end` of this block see.
+      auto seen = [&](int64_t end) { return q0 + end - k0 < keys ? q0 + end - k0 : keys; };
+      for (int64_t r = 0; r < n; r += kRowMr) {
+        const int64_t m = n - r < kRowMr ? n - r : kRowMr;
+        Multiply(m, seen(r + m), d, ALayout::kRowMajor, q + r * g.ldq, g.ldq, {kt, kNr * d, kNr},
+                 g.shape.scale, s + r * kKeys, kKeys, false);
+      }
+      for (int64_t r = 0; r < n; r += kRowMr) {
+        const int64_t m = n - r < kRowMr ? n - r : kRowMr;
+        Multiply(m, seen(r + m), d, ALayout::kRowMajor, dout + r * g.ldo, g.ldo, {vt, kNr * d, kNr},
+                 1.0f, ds + r * kKeys, kKeys, false);
+      }
       for (int64_t r = 0; r < n; ++r) {
         const int64_t t = q0 + r;
         SoftmaxVjpRow(s + r * kKeys, ds + r * kKeys, VisibleKeys(g.mask.first_key[t], t, k0, keys),
@@ -199,8 +224,11 @@ void AttentionBackwardTask(const AttentionGradArgs& g, int64_t head, float* dk, 
                dv_tile, dp, true);
       Multiply(keys, d, n, ALayout::kKMajor, ds, kKeys, RowPanels(q, g.ldq, n, d, qp), 1.0f,
                dk_tile, dp, true);
-      Multiply(n, d, keys, ALayout::kRowMajor, ds, kKeys, k_rows, 1.0f, g.dq + q0 * g.lddq + hq,
-               g.lddq, true);
+      for (int64_t r = 0; r < n; r += kRowMr) {
+        const int64_t m = n - r < kRowMr ? n - r : kRowMr;
+        Multiply(m, d, seen(r + m), ALayout::kRowMajor, ds + r * kKeys, kKeys, k_rows, 1.0f,
+                 g.dq + (q0 + r) * g.lddq + hq, g.lddq, true);
+      }
     }
     for (int64_t j = 0; j < keys; ++j) {
       ForVectors(d, [&](int64_t i, int64_t n) {
