@@ -89,9 +89,20 @@ Status LoadPacked(const formats::TensorSource& source, const WeightId& id, const
   return Status::Ok();
 }
 
+// A tied matrix is stored once, nearly always as the embedding; some exporters keep the head.
+std::string StoredName(const formats::TensorSource& source, const ModelConfig& config,
+                       const WeightId& id) {
+  std::string name = HfName(config, id);
+  if (id.role == WeightRole::kEmbedding && config.tied && !source.Has(name) &&
+      !source.Has(PackedName(name)) && source.Has("lm_head.weight")) {
+    return "lm_head.weight";
+  }
+  return name;
+}
+
 Status LoadWeight(const formats::TensorSource& source, const WeightId& id,
                   const LoadOptions& options, ModelBuilder& builder) {
-  const std::string name = HfName(builder.config(), id);
+  const std::string name = StoredName(source, builder.config(), id);
   const std::vector<int64_t> shape = ShapeOf(builder.config(), id);
   if (id.is_matrix() && source.Has(PackedName(name))) {
     return LoadPacked(source, id, PackedName(name), builder);
