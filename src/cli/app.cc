@@ -87,6 +87,12 @@ int Main(int argc, char** argv) {
     sub->allow_extras();
     command->Declare(*sub);
     DeclareCommon(*sub, common);
+    // An option given twice: the last one counts, so that scripts can append their own.
+    for (CLI::Option* option : sub->get_options()) {
+      if (option->get_items_expected_max() == 1) {
+        option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+      }
+    }
     apps.push_back(sub);
     names.push_back(command->name());
   }

@@ -2,11 +2,14 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <cstdlib>
 
 #include "cli/commands.h"
 #include "cli/counter_line.h"
+#include "cli/data_options.h"
 #include "cli/model_options.h"
+#include "eval/dataset.h"
 #include "eval/multiple_choice.h"
 #include "eval/perplexity.h"
 #include "io/env.h"
@@ -24,39 +27,42 @@ class Eval : public Command {
     DeclareModel(app, model_);
     app.add_option("--data", data_, "Text or JSONL file; with --task mmlu: its archive or folder");
     app.add_option("--protocol", protocol_, "Perplexity as defined by: fixed, lm-eval, llama.cpp");
-    app.add_option("--task", task_, "'mmlu', or a file with multiple-choice questions");
+    app.add_option("--task", task_,
+                   "'mmlu', a file with multiple-choice questions, or with --data: "
+                   "'exact-match' (generated answers), 'labels' (likeliest answer)");
     app.add_option("-c,--ctx", ctx_, "Tokens of one input (default: by protocol)")
         ->check(CLI::NonNegativeNumber);
     app.add_option("--limit-tokens", limit_tokens_, "Only so many first tokens of the text")
         ->check(CLI::NonNegativeNumber);
     app.add_option("--chunks", limit_chunks_, "Only so many first chunks")
         ->check(CLI::NonNegativeNumber);
-    app.add_option("--limit", limit_, "Only so many first documents or questions (of each subject)")
+    app.add_option("--limit", limit_, "Only so many first documents, examples or questions")
         ->check(CLI::NonNegativeNumber);
     app.add_option("--shots", shots_, "MMLU: examples before each question")
         ->check(CLI::Range(0, 5))
         ->capture_default_str();
-    app.add_option("--split", split_, "MMLU: test, val or dev")
-        ->check(CLI::IsMember({"test", "val", "dev"}))
+    app.add_option("--split", split_, "Of MMLU and of files with several splits: test, val, ...")
         ->capture_default_str();
+    app.add_option("--max-tokens", max_tokens_, "exact-match: longest answer")
+        ->check(CLI::NonNegativeNumber);
+    DeclareData(app, data_flags_);
     app.add_option("--delimiter", delimiter_, "Between question and choice (default: a space)");
   }
 
   Status Run(Invocation& inv) override {
-    if (task_.empty() == data_.empty() && task_ != "mmlu") {
-      return InvalidArgument("give either --data FILE --protocol P or --task FILE|mmlu");
+    const bool answers = task_ == "exact-match" || task_ == "labels";
+    if (data_.empty() && (task_.empty() || answers)) {
+      return InvalidArgument(
+          "give --data FILE (with --protocol P for perplexity), or --task FILE|mmlu");
     }
     EW_ASSIGN(auto session, OpenSession(inv, model_));
+    if (answers || (task_.empty() && protocol_.empty())) return RunDataset(inv, *session);
     return task_.empty() ? RunPerplexity(inv, *session) : RunTask(inv, *session);
   }
 
  private:
   Status RunPerplexity(Invocation& inv, infer::Session& session) {
     eval::PerplexityOptions options;
-    if (protocol_.empty()) {
-      return InvalidArgument(
-          "perplexity needs its protocol: --protocol fixed, lm-eval or llama.cpp");
-    }
     EW_ASSIGN(options.protocol, eval::ParseProtocol(protocol_));
     options.ctx = ctx_;
     options.limit_tokens = limit_tokens_;
@@ -85,6 +91,55 @@ class Eval : public Command {
       json["word_perplexity"] = r->perplexity;
       json["byte_perplexity"] = r->byte_perplexity;
       json["bits_per_byte"] = r->bits_per_byte;
+    }
+    inv.console().SetResult(std::move(json));
+    return Status::Ok();
+  }
+
+  // Loss with the masks of training, or answers that are right.
+  Status RunDataset(Invocation& inv, infer::Session& session) {
+    if (!data_.ends_with(".jsonl") && !data_.ends_with(".json") && task_.empty()) {
+      return InvalidArgument(
+          "perplexity of a text needs its protocol: --protocol fixed, lm-eval or llama.cpp");
+    }
+    EW_ASSIGN(auto pipeline,
+              DataPipeline::Create(session.location(), session.tokenizer(), data_flags_,
+                                   session.model().config().max_positions));
+    if (!pipeline->warning().empty()) inv.console().Log("note: " + pipeline->warning());
+    EW_ASSIGN(data::Dataset set,
+              data::LoadDataset(data_, pipeline->masker(), pipeline->OptionsFor(split_)));
+    inv.console().Log(data::Describe(set.report));
+    eval::DatasetOptions options;
+    options.limit = limit_;
+    options.max_tokens = max_tokens_;
+    options.cancel = &inv.stop();
+    CounterLine line(inv.console(), "examples", task_.empty() ? "loss" : "accuracy");
+    options.progress = [&](int64_t done, int64_t total, double figure) {
+      line.Update(done, total, figure);
+    };
+    OrderedJson json;
+    if (task_.empty()) {
+      EW_ASSIGN(const eval::DatasetLoss loss, eval::LossOnDataset(session, set.examples, options));
+      json["loss"] = loss.nll;
+      json["nll"] = loss.nll;
+      json["perplexity"] = std::exp(loss.nll);
+      json["tokens"] = loss.tokens;
+      json["all_tokens"] = loss.all_tokens;
+      json["examples"] = loss.examples;
+      json["token_accuracy"] = loss.accuracy;
+    } else {
+      EW_ASSIGN(const eval::AnswerScore score,
+                task_ == "labels" ? eval::MatchLabels(session, set.examples, set.examples, options)
+                                  : eval::ExactMatch(session, set.examples, options));
+      json["accuracy"] = score.score.accuracy();
+      json["stderr"] = score.standard_error;
+      json["n"] = score.score.n;
+      json["task"] = task_;
+      json["misses"] = OrderedJson::array();
+      for (const auto& miss : score.misses) {
+        json["misses"].push_back(
+            {{"prompt", miss.prompt}, {"wanted", miss.wanted}, {"given", miss.given}});
+      }
     }
     inv.console().SetResult(std::move(json));
     return Status::Ok();
@@ -142,6 +197,8 @@ class Eval : public Command {
   ModelOptions model_;
   std::string data_, protocol_, task_, split_ = "test", delimiter_ = " ";
   int64_t ctx_ = 0, limit_tokens_ = 0, limit_chunks_ = 0, limit_ = 0;
+  int64_t max_tokens_ = 0;
+  DataFlags data_flags_;
   int shots_ = 5;
 };
 

@@ -12,6 +12,8 @@ std::unique_ptr<Command> MakeEval();
 std::unique_ptr<Command> MakeGenerate();
 std::unique_ptr<Command> MakeProfile();
 std::unique_ptr<Command> MakeCompress();
+std::unique_ptr<Command> MakeChat();
+std::unique_ptr<Command> MakeTune();
 std::unique_ptr<Command> MakeInspect();
 std::unique_ptr<Command> MakeMerge();
 std::unique_ptr<Command> MakeExport();

@@ -68,20 +68,26 @@ Status ChoiceScorer::Prefill(std::span<const int32_t> tokens) {
 
 Result<std::vector<double>> ChoiceScorer::Score(const Question& question, bool* truncated) {
   EW_ASSIGN(EncodedQuestion encoded, Encode(session_.tokenizer(), question));
+  if (encoded.context.empty()) {
+    const auto bos = session_.tokenizer().bos_id();
+    const auto eos = session_.tokenizer().eos_id();
+    if (!bos && !eos) return BadInput("an empty question needs a BOS or EOS token");
+    encoded.context.push_back(bos ? *bos : *eos);
+  }
+  return Score(encoded.context, encoded.continuations, truncated);
+}
+
+Result<std::vector<double>> ChoiceScorer::Score(
+    const std::vector<int32_t>& full_context,
+    const std::vector<std::vector<int32_t>>& continuations, bool* truncated) {
   std::vector<double> scores;
-  for (const std::vector<int32_t>& continuation : encoded.continuations) {
+  for (const std::vector<int32_t>& continuation : continuations) {
     if (static_cast<int64_t>(continuation.size()) > ctx_) {
       return BadInput(
           fmt::format("a choice has {} tokens, the context holds {}", continuation.size(), ctx_));
     }
     // (context + continuation)[-(ctx + 1):][:-1] is what the model sees.
-    std::vector<int32_t> context = encoded.context;
-    if (context.empty()) {
-      const auto bos = session_.tokenizer().bos_id();
-      const auto eos = session_.tokenizer().eos_id();
-      if (!bos && !eos) return BadInput("an empty question needs a BOS or EOS token");
-      context.push_back(bos ? *bos : *eos);
-    }
+    std::vector<int32_t> context = full_context;
     const auto room = ctx_ + 1 - static_cast<int64_t>(continuation.size());
     if (static_cast<int64_t>(context.size()) > room) {
       context.erase(context.begin(), context.end() - room);

@@ -64,6 +64,10 @@ class ChoiceScorer {
  public:
   ChoiceScorer(infer::Session& session, int64_t ctx) : session_(session), ctx_(ctx) {}
   Result<std::vector<double>> Score(const Question& question, bool* truncated);
+  // The same for tokens. A context that leaves no room loses its beginning (*truncated = true).
+  Result<std::vector<double>> Score(const std::vector<int32_t>& context,
+                                    const std::vector<std::vector<int32_t>>& continuations,
+                                    bool* truncated);
 
  private:
   Status Prefill(std::span<const int32_t> tokens);

@@ -67,4 +67,21 @@ Result<text::Tokenizer> LoadTokenizer(const formats::ModelLocation& location) {
   return text::Tokenizer::FromGguf(std::move(vocab)).WithContext(location.path);
 }
 
+Result<text::ChatTemplate> LoadChatTemplate(const formats::ModelLocation& location,
+                                            const text::Tokenizer& tokenizer) {
+  if (location.kind == formats::ModelLocation::Kind::kHfDirectory) {
+    EW_ASSIGN(const text::ChatTemplateFiles files, text::ReadChatTemplateFiles(location.path));
+    return text::ChatTemplate::Load(files).WithContext(location.path);
+  }
+  EW_ASSIGN(const std::shared_ptr<const GgufFile> file, GgufFile::Open(location.path));
+  EW_ASSIGN(const std::string source, file->StringOr("tokenizer.chat_template", ""));
+  if (source.empty()) return text::ChatTemplate::Load({});
+  const auto piece = [&](std::optional<int32_t> id) {
+    return id ? std::string(tokenizer.IdToToken(*id).value_or("")) : "";
+  };
+  return text::ChatTemplate::FromString(source, piece(tokenizer.bos_id()),
+                                        piece(tokenizer.eos_id()))
+      .WithContext(location.path);
+}
+
 }  // namespace edgewise::infer

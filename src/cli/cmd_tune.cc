@@ -1,0 +1,203 @@
+// edgewise tune MODEL --data D -o RUN
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "base/units.h"
+#include "cli/commands.h"
+#include "cli/tune_data.h"
+#include "cli/tune_options.h"
+#include "cli/tune_output.h"
+#include "exec/memory.h"
+#include "formats/hf_dir.h"
+#include "infer/load_tokenizer.h"
+#include "io/env.h"
+#include "tune/fingerprint.h"
+
+namespace edgewise::cli {
+namespace {
+
+constexpr int kPreviewSamples = 3;
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+class Tune : public Command {
+ public:
+  std::string name() const override { return "tune"; }
+  std::string summary() const override { return "Adapt a model to data"; }
+  void Declare(CLI::App& app) override { DeclareTune(app, flags_); }
+
+  Status Run(Invocation& inv) override {
+    EW_RETURN_IF_ERROR(CheckFlags());
+    EW_ASSIGN(tune::ModelMethodOptions method_options, MethodOptions(flags_));
+    EW_ASSIGN(tune::TrainOptions train_options, TrainerOptions(flags_));
+    model::LoadOptions load;
+    Result<model::StorageDType> storage = model::ParseStorageDType(flags_.dtype);
+    if (!storage.ok()) return InvalidArgument("--dtype: " + storage.status().message());
+    load.storage = *storage;
+
+    Console& console = inv.console();
+    EW_ASSIGN(ExecContext * exec, inv.Exec());
+    EW_ASSIGN(const formats::ModelLocation location, formats::ResolveModel(flags_.model));
+    const bool directory = location.kind == formats::ModelLocation::Kind::kHfDirectory;
+    if (method_options.kind == tune::MethodKind::kFull && !directory) {
+      return Unsupported(flags_.model +
+                         ": full fine-tuning needs a Hugging Face directory as base");
+    }
+    if (directory) method_options.base_directory = location.path;
+
+    EW_ASSIGN(const text::Tokenizer tokenizer, infer::LoadTokenizer(location));
+    // The description alone says how long rows may be; weights are mapped, not read.
+    EW_ASSIGN(auto model, model::Model::Load(location.path, load));
+    for (const std::string& note : model->notes()) console.Log("note: " + note);
+    EW_ASSIGN(auto pipeline, DataPipeline::Create(location, tokenizer, flags_.data_flags,
+                                                  model->config().max_positions));
+    if (!pipeline->warning().empty()) console.Log("note: " + pipeline->warning());
+    EW_ASSIGN(TuneData data, LoadTuneData(flags_, *pipeline));
+    method_options.base_dtype = model->weights().embedding.dtype;
+
+    TunePlan plan;
+    EW_RETURN_IF_ERROR(Plan(*exec, *model, method_options, data, &plan));
+    if (flags_.dry_run) {
+      EW_ASSIGN(const std::vector<data::PreviewSample> samples,
+                data::PreviewDataset(data.train_path, pipeline->masker(),
+                                     pipeline->OptionsFor("train"), kPreviewSamples));
+      return DryRun(console, plan, data, samples);
+    }
+
+    EW_ASSIGN(auto method,
+              tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
+    EW_ASSIGN(plan.predicted_seconds, PredictSeconds(*method, data, plan.steps));
+    console.Log(PlanText(plan, data.report));
+
+    tune::TrainInputs inputs;
+    inputs.train = data.train.get();
+    inputs.valid = data.valid.get();
+    inputs.base_path = flags_.model;
+    EW_ASSIGN(inputs.base_fingerprint, tune::FingerprintModel(location.path));
+    inputs.version = EDGEWISE_VERSION;
+    inputs.extra_json = DumpJson(OrderedJson{{"plan", PlanJson(plan)}});
+
+    report::Progress progress(ProgressFor(console, flags_.no_progress, plan.memory_limit),
+                              [](std::string_view text) {
+                                fmt::print(stderr, "{}", text);
+                                std::fflush(stderr);
+                              });
+    tune::TrainHooks hooks;
+    hooks.on_event = [&](const report::Event& event) { progress.On(event); };
+    hooks.stop = &inv.stop();
+    tune::Trainer trainer(*exec, PosixEnv(), *method, train_options, inputs, hooks);
+    const Status status = trainer.Run();
+    progress.Finish();
+    // After a wrong use nothing has happened that could be reported.
+    if (status.ok() || trainer.result().state.step > 0) {
+      OrderedJson json = ResultJson(plan, trainer.result(), flags_.out);
+      const std::string text = ResultText(json);
+      console.SetResult(std::move(json), text);
+    }
+    return status;
+  }
+
+ private:
+  Status CheckFlags() const {
+    if (flags_.model.empty()) return InvalidArgument("no MODEL is named");
+    if (flags_.data.empty()) return InvalidArgument("no data is named (--data)");
+    if (flags_.out.empty() && !flags_.dry_run) {
+      return InvalidArgument("no run directory is named (-o)");
+    }
+    return Status::Ok();
+  }
+
+  Status Plan(ExecContext& ctx, const model::Model& model, const tune::ModelMethodOptions& method,
+              const TuneData& data, TunePlan* plan) const {
+    plan->model = flags_.model;
+    plan->method = flags_.method;
+    plan->base_parameters = model.config().parameter_count();
+    plan->batches_per_epoch = data.train->batches_per_epoch();
+    plan->batch_tokens = data.max_tokens;
+    plan->steps = flags_.max_steps;
+    if (plan->steps == 0) {
+      const double micro = flags_.epochs * static_cast<double>(plan->batches_per_epoch);
+      plan->steps = static_cast<int64_t>(
+          std::ceil(std::ceil(micro) / static_cast<double>(flags_.grad_accum)));
+    }
+    tune::MemoryRequest request;
+    request.method = method;
+    request.max_tokens = data.max_tokens;
+    request.runtime_bytes = ReadProcessMemory().rss_bytes;
+    EW_ASSIGN(plan->memory, tune::EstimateMemory(ctx, model, request));
+    plan->trainable_parameters = method.kind == tune::MethodKind::kFull
+                                     ? plan->base_parameters
+                                     : plan->memory.trainable / static_cast<int64_t>(sizeof(float));
+    if (!flags_.memory.empty()) {
+      Result<int64_t> limit = ParseBytes(flags_.memory);
+      if (!limit.ok()) return InvalidArgument("--memory: " + limit.status().message());
+      plan->memory_limit = *limit;
+    } else {
+      plan->memory_limit = DetectMemoryLimit().bytes;
+    }
+    if (plan->memory_limit <= 0) return Status::Ok();
+    return tune::CheckMemory(ctx, model, request, plan->memory_limit);
+  }
+
+  // By the first micro-batch, run twice: the second time without first touches of memory. Forward
+  // alone (validation) is taken as a third of it.
+  Result<double> PredictSeconds(tune::Method& method, const TuneData& data, int64_t steps) const {
+    EW_ASSIGN(const TokenBatch batch, data.train->Get(0, 0));
+    double seconds = 0;
+    for (int run = 0; run < 2; ++run) {
+      std::vector<int32_t> active;
+      EW_RETURN_IF_ERROR(method.BeginStep(0, &active));
+      const double start = Now();
+      EW_RETURN_IF_ERROR(
+          method.Micro(batch, {.step = 0, .micro = 0, .seed = flags_.seed, .grad_scale = 1.0})
+              .status());
+      seconds = Now() - start;
+    }
+    const double per_token = seconds / static_cast<double>(batch.size());
+    double tokens = 0, valid_tokens = 0;
+    for (const data::Example& e : data.train->examples()) {
+      tokens += static_cast<double>(e.ids.size());
+    }
+    const double mean_micro = tokens / static_cast<double>(data.train->batches_per_epoch());
+    double total = per_token * mean_micro * static_cast<double>(steps * flags_.grad_accum);
+    if (data.valid != nullptr) {
+      for (const data::Example& e : data.valid->examples()) {
+        valid_tokens += static_cast<double>(e.ids.size());
+      }
+      const int64_t passes = 1 + (flags_.no_eval_at_start ? 0 : 1) +
+                             (flags_.eval_every > 0 ? steps / flags_.eval_every : 0);
+      total += per_token / 3 * valid_tokens * static_cast<double>(passes);
+    }
+    return total;
+  }
+
+  static Status DryRun(Console& console, const TunePlan& plan, const TuneData& data,
+                       const std::vector<data::PreviewSample>& samples) {
+    OrderedJson json = PlanJson(plan);
+    // Nothing has been run, so there is no rate to predict with.
+    json["predicted_seconds"] = nullptr;
+    json["data"] = data.report;
+    json["samples"] = OrderedJson::array();
+    std::string text = PlanText(plan, data.report) + "\n";
+    for (const data::PreviewSample& sample : samples) {
+      json["samples"].push_back(SampleJson(sample));
+      text += "\n" + SampleText(sample);
+    }
+    console.SetResult(std::move(json), std::move(text));
+    return Status::Ok();
+  }
+
+  TuneFlags flags_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakeTune() { return std::make_unique<Tune>(); }
+
+}  // namespace edgewise::cli

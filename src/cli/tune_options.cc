@@ -1,0 +1,193 @@
+#include "cli/tune_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+
+namespace edgewise::cli {
+namespace {
+
+// "regex=value"; the value is what stands behind the last "=".
+template <typename T>
+Result<std::vector<std::pair<std::string, T>>> ParsePatterns(const std::vector<std::string>& texts,
+                                                             const char* flag) {
+  std::vector<std::pair<std::string, T>> patterns;
+  for (const std::string& text : texts) {
+    const size_t at = text.rfind('=');
+    T value{};
+    const char* end = text.data() + text.size();
+    if (at == std::string::npos || at == 0 ||
+        std::from_chars(text.data() + at + 1, end, value).ptr != end || value <= 0) {
+      return InvalidArgument(
+          fmt::format("{} '{}': expected PATTERN=VALUE with a value above 0", flag, text));
+    }
+    patterns.emplace_back(text.substr(0, at), value);
+  }
+  return patterns;
+}
+
+std::vector<std::string> SplitCommas(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    if (end > begin) parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+}  // namespace
+
+void DeclareTune(CLI::App& app, TuneFlags& f) {
+  app.add_option("model", f.model, "Hugging Face directory, GGUF file or hub id");
+  app.add_option("--data", f.data,
+                 "Training data: .jsonl, .json, .txt, or a directory with train/valid files");
+  app.add_option("-o,--output,--output-dir", f.out, "Run directory");
+  app.add_option("--valid-data", f.valid_data, "Validation data (default: the directory's)");
+  app.add_option("--val-fraction,--val-size", f.val_fraction,
+                 "Share of the training data held out when there is no validation data; 0: none")
+      ->check(CLI::Range(0.0, 0.9))
+      ->capture_default_str();
+  DeclareData(app, f.data_flags);
+
+  app.add_option("--method", f.method, "lora, last-n (LoRA on the last layers) or full")
+      ->check(CLI::IsMember({"lora", "last-n", "full"}))
+      ->capture_default_str();
+  app.add_option("--lora-rank,--rank,--lora-r", f.rank, "LoRA rank")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  app.add_option("--lora-alpha,--alpha", f.alpha, "LoRA scale is alpha / rank (default: 2 rank)")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--lora-dropout", f.dropout, "Dropout on the adapter's input")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str();
+  app.add_option("--lora-targets,--target-modules", f.targets,
+                 "all, or modules such as q_proj,v_proj")
+      ->capture_default_str();
+  app.add_flag("--rslora,--use-rslora", f.rslora, "Scale alpha / sqrt(rank)");
+  app.add_option("--rank-pattern", f.rank_pattern, "REGEX=RANK for matching modules")
+      ->allow_extra_args(false);
+  app.add_option("--alpha-pattern", f.alpha_pattern, "REGEX=ALPHA for matching modules")
+      ->allow_extra_args(false);
+  app.add_option("--last-layers,--num-layers", f.last_layers, "last-n: how many layers")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--init-adapter,--resume-adapter-file", f.init_adapter,
+                 "Start from this PEFT adapter");
+  app.add_option("--dtype", f.dtype, "Type in which the base is held: as-stored, fp32, bf16, fp16")
+      ->capture_default_str();
+  app.add_flag("--recompute,--gradient-checkpointing,--grad-checkpoint", f.recompute,
+               "Keep layer inputs only: less memory, about a third slower");
+  app.add_option("--memory", f.memory, "Most resident memory, for example 2GiB");
+
+  app.add_option("--learning-rate,--lr", f.lr, "Peak learning rate")->capture_default_str();
+  app.add_option("--min-lr", f.min_lr, "Where the schedule ends")->capture_default_str();
+  app.add_option("--lr-schedule,--lr-scheduler-type", f.lr_schedule, "constant, linear or cosine")
+      ->check(CLI::IsMember({"constant", "linear", "cosine"}))
+      ->capture_default_str();
+  app.add_option("--warmup-ratio", f.warmup_ratio, "Share of the steps with a rising rate")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--warmup-steps", f.warmup_steps, "Steps with a rising rate");
+  app.add_option("--batch-size,--per-device-train-batch-size", f.batch_size,
+                 "Rows of one micro-batch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--grad-accum,--gradient-accumulation-steps", f.grad_accum,
+                 "Micro-batches of one step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--epochs,--num-train-epochs", f.epochs, "Passes over the data")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--max-steps,--iters", f.max_steps, "Steps, instead of epochs")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--weight-decay", f.weight_decay, "AdamW weight decay")->capture_default_str();
+  app.add_option("--max-grad-norm", f.max_grad_norm, "Clip gradients to this norm; 0: never")
+      ->capture_default_str();
+  app.add_option("--adam-beta1", f.beta1)->capture_default_str();
+  app.add_option("--adam-beta2", f.beta2)->capture_default_str();
+  app.add_option("--adam-epsilon", f.adam_eps)->capture_default_str();
+  app.add_flag("--pack,--packing", f.pack,
+               "Put short examples into one row; they never see each other");
+  app.add_option("--seed", f.seed, "Of data order, initial values and dropout")
+      ->capture_default_str();
+
+  app.add_option("--eval-every,--eval-steps,--steps-per-eval", f.eval_every,
+                 "Validate every so many steps (default: at the end)")
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--no-eval-at-start", f.no_eval_at_start, "No validation before the first step");
+  app.add_option("--save-every,--save-steps", f.save_every,
+                 "Write a checkpoint every so many steps (default: at the end)")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--save-total-limit,--keep-checkpoints", f.save_total_limit,
+                 "Checkpoints to keep, the best one among them")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--keep", f.keep, "What the run holds in the end: best or last")
+      ->check(CLI::IsMember({"best", "last"}))
+      ->capture_default_str();
+  app.add_flag("--resume{auto},--auto-resume{auto}", f.resume,
+               "Go on where the run stopped; --resume=PATH: from this checkpoint");
+  app.add_flag("--overwrite", f.overwrite, "Replace an earlier run in the run directory");
+  app.add_flag("--dry-run", f.dry_run, "Print plan and first samples with their masks, then stop");
+  app.add_flag("--no-progress", f.no_progress, "Plain progress lines");
+}
+
+Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& f) {
+  tune::ModelMethodOptions o;
+  EW_ASSIGN(o.kind, tune::ParseMethod(f.method));
+  o.lora.r = f.rank;
+  o.lora.lora_alpha = f.alpha > 0 ? f.alpha : 2.0 * static_cast<double>(f.rank);
+  o.lora.lora_dropout = f.dropout;
+  o.lora.use_rslora = f.rslora;
+  if (f.targets == "all" || f.targets == "all-linear") {
+    o.lora.targets = formats::LoraConfig::Targets::kAllLinear;
+  } else {
+    o.lora.targets = formats::LoraConfig::Targets::kList;
+    o.lora.target_modules = SplitCommas(f.targets);
+    if (o.lora.target_modules.empty()) return InvalidArgument("--lora-targets names no module");
+  }
+  EW_ASSIGN(o.lora.rank_pattern, ParsePatterns<int64_t>(f.rank_pattern, "--rank-pattern"));
+  EW_ASSIGN(o.lora.alpha_pattern, ParsePatterns<double>(f.alpha_pattern, "--alpha-pattern"));
+  o.last_layers = f.last_layers;
+  o.init_seed = f.seed;
+  o.init_adapter = f.init_adapter;
+  o.recompute = f.recompute;
+  o.base_name = f.model;
+  return o;
+}
+
+Result<tune::TrainOptions> TrainerOptions(const TuneFlags& f) {
+  tune::TrainOptions o;
+  o.run_dir = f.out;
+  o.epochs = f.epochs;
+  o.max_steps = f.max_steps;
+  o.grad_accum = f.grad_accum;
+  EW_ASSIGN(o.lr.kind, tune::ParseLrKind(f.lr_schedule));
+  o.lr.lr = f.lr;
+  o.lr.min_lr = f.min_lr;
+  o.lr.warmup_steps = f.warmup_steps;
+  o.lr.warmup_ratio = f.warmup_ratio;
+  o.adamw.beta1 = f.beta1;
+  o.adamw.beta2 = f.beta2;
+  o.adamw.eps = f.adam_eps;
+  o.adamw.weight_decay = f.weight_decay;
+  o.adamw.max_grad_norm = f.max_grad_norm;
+  EW_RETURN_IF_ERROR(tune::ValidateAdamW(o.adamw));
+  o.seed = f.seed;
+  o.eval_every = f.eval_every;
+  o.eval_at_start = !f.no_eval_at_start;
+  o.save_every = f.save_every;
+  o.save_total_limit = f.save_total_limit;
+  o.keep = f.keep == "best" ? tune::KeepResult::kBest : tune::KeepResult::kLast;
+  o.overwrite = f.overwrite;
+  if (!f.resume.empty()) {
+    o.resume = f.resume == "auto" ? tune::ResumeMode::kAuto : tune::ResumeMode::kRequired;
+    if (f.resume != "auto") o.resume_from = f.resume;
+  }
+  return o;
+}
+
+}  // namespace edgewise::cli

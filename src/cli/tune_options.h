@@ -1,0 +1,58 @@
+// The options of tune: names follow MLX-LM, LLaMA-Factory, axolotl and transformers.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "cli/data_options.h"
+#include "tune/model_method.h"
+#include "tune/trainer.h"
+
+namespace edgewise::cli {
+
+struct TuneFlags {
+  std::string model, data, valid_data, out;
+  DataFlags data_flags;
+  double val_fraction = 0.05;
+
+  std::string method = "lora";
+  int64_t rank = 16;
+  double alpha = 0;  // 0: 2 * rank
+  double dropout = 0;
+  std::string targets = "all";
+  bool rslora = false;
+  std::vector<std::string> rank_pattern, alpha_pattern;  // "regex=value"
+  int64_t last_layers = 16;
+  std::string init_adapter;
+  std::string dtype = "as-stored";
+  bool recompute = false;
+  std::string memory;
+
+  double lr = 2e-4, min_lr = 0;
+  std::string lr_schedule = "cosine";
+  double warmup_ratio = 0.03;
+  int64_t warmup_steps = -1;
+  int64_t batch_size = 1, grad_accum = 8;
+  double epochs = 1;
+  int64_t max_steps = 0;
+  double weight_decay = 0, max_grad_norm = 1, beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8;
+  bool pack = false;
+  uint64_t seed = 42;
+
+  int64_t eval_every = 0, save_every = 0, save_total_limit = 2;
+  bool no_eval_at_start = false;
+  std::string keep = "best";
+  std::string resume;  // "auto" or a checkpoint directory
+  bool overwrite = false;
+  bool dry_run = false, no_progress = false;
+};
+
+void DeclareTune(CLI::App& app, TuneFlags& flags);
+
+// Error: names the flag.
+Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& flags);
+Result<tune::TrainOptions> TrainerOptions(const TuneFlags& flags);
+
+}  // namespace edgewise::cli

@@ -1,0 +1,39 @@
+// What tune prints: the plan before, the result after.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/console.h"
+#include "cli/tune_data.h"
+#include "data/dataset.h"
+#include "report/progress.h"
+#include "tune/memory_estimate.h"
+#include "tune/trainer.h"
+
+namespace edgewise::cli {
+
+struct TunePlan {
+  std::string model, method;
+  int64_t base_parameters = 0, trainable_parameters = 0;
+  int64_t steps = 0, batches_per_epoch = 0, batch_tokens = 0;
+  double predicted_seconds = 0;
+  tune::MemoryEstimate memory;
+  int64_t memory_limit = 0;  // 0: none known
+};
+
+OrderedJson PlanJson(const TunePlan& plan);
+std::string PlanText(const TunePlan& plan, const std::string& data_report);
+
+// The rendered text with what is learned between « and ».
+std::string SampleText(const data::PreviewSample& sample);
+OrderedJson SampleJson(const data::PreviewSample& sample);
+
+OrderedJson ResultJson(const TunePlan& plan, const tune::TrainResult& result,
+                       const std::string& run_dir);
+std::string ResultText(const OrderedJson& result);
+
+// Where progress lines go and how, from the terminal and the environment.
+report::ProgressOptions ProgressFor(const Console& console, bool no_progress, int64_t memory_limit);
+
+}  // namespace edgewise::cli

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The command line itself: help, exit codes, one JSON object on stdout, config files. No data needed.
+set -uo pipefail
+. "$(dirname "$0")/lib.sh"
+
+run 0 help --help
+grep -q generate "$WORK/help.out" || fail "help does not list the commands"
+run 0 version --version
+run 0 help_eval help eval
+grep -q protocol "$WORK/help_eval.out" || fail "help eval does not list its options"
+run 1 nothing
+run 1 command tokenise x && says command "did you mean tokenize?"
+run 1 flag eval x --protocl fixed && says flag "did you mean --protocol?"
+run 1 extra tokenize a b --text x && says extra "unexpected argument 'b'"
+run 1 value eval x --ctx lots
+run 1 missing generate && says missing "--prompt"
+run 1 isa generate "$WORK" --prompt x --isa sse9 && says isa "sse9"
+run 2 absent tokenize "$WORK/nothing-here" --text x && says absent "nothing-here"
+
+run 1 json_error eval --json && check json_error "j['error']['code'] == 1 and j['error']['message']"
+run 1 json_command bogus --json && check json_command "'bogus' in j['error']['message']"
+[ "$(wc -l <"$WORK/json_error.out")" = 1 ] || fail "more than one line of JSON"
+
+# Options from a file: unknown keys, wrong values and nesting are errors that name the line.
+printf 'text: hello\nno_special: true\n' >"$WORK/good.yaml"
+printf 'text: hello\ntxet: hello\n' >"$WORK/unknown.yaml"
+printf 'max-tokens: many\n' >"$WORK/value.yaml"
+printf 'text:\n  deep: 1\n' >"$WORK/nested.yaml"
+printf 'text: [unclosed\n' >"$WORK/broken.yaml"
+python3 -c 'print("[" * 100000)' >"$WORK/deep.yaml"
+run 2 good tokenize "$WORK/nothing" --config "$WORK/good.yaml" && says good "nothing"
+run 2 unknown tokenize m --config "$WORK/unknown.yaml" && says unknown "unknown.yaml:2" &&
+  says unknown "did you mean text?"
+run 2 badvalue generate m --config "$WORK/value.yaml" && says badvalue "value.yaml:1"
+run 2 nested tokenize m --config "$WORK/nested.yaml" && says nested "single value"
+run 2 broken tokenize m --config "$WORK/broken.yaml" && says broken "broken.yaml"
+run 2 deep tokenize m --config "$WORK/deep.yaml" && says deep "deep.yaml"
+run 2 noconfig tokenize m --config "$WORK/none.yaml" && says noconfig "none.yaml"
+
+# A closed stdout is noticed, not a crash.
+"$EDGEWISE" tokenize --help >/dev/full 2>/dev/null
+code=$?
+[ $code -lt 128 ] || fail "a full stdout ended in a signal ($code)"
+finish
