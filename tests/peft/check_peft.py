@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Holds adapters against real PEFT, both ways.
+
+1. edgewise tunes an adapter and exports it; PeftModel.from_pretrained loads it, and the
+   log-probability of every token of random texts is the same in both programs.
+2. PEFT makes adapters (all linears; rsLoRA; rank_pattern and alpha_pattern; two modules);
+   edgewise loads each, and the log-probabilities are the same again.
+3. The merged model that edgewise writes loads in transformers with the same log-probabilities.
+
+Needs torch, transformers and peft. Without them in this interpreter, a virtual environment is made
+(--venv, default build/peft-venv) and the script runs itself there.
+
+usage: check_peft.py [--edgewise build/release/edgewise] [--venv DIR]
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PACKAGES = ["torch==2.9.1", "transformers==5.23.0", "peft==0.21.2"]
+TEXTS, LENGTH = 6, 48
+# fp32 on both sides; a mean of 47 log-probabilities of size 6 carries a summation error of about
+# sqrt(47 * 4 layers * 96) * 2^-24 * 6, far below this.
+TOLERANCE = 2e-5
+
+
+def run_in_venv(venv):
+    python = venv / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    os.execv(python, [str(python), *sys.argv, "--no-venv"])
+
+
+class Checker:
+    def __init__(self, program, work):
+        self.program, self.work = program, work
+        self.failures = 0
+
+    def edgewise(self, *args):
+        out = subprocess.run([self.program, *map(str, args), "--json", "--quiet"],
+                             capture_output=True, text=True)
+        if out.returncode != 0:
+            raise SystemExit(f"edgewise {' '.join(map(str, args))}: {out.stdout}{out.stderr}")
+        return json.loads(out.stdout)
+
+    def compare(self, what, model, reference, adapter=None):
+        """Mean loss of each text in edgewise and in torch."""
+        import torch
+        worst = 0.0
+        for ids in self.texts:
+            path = self.work / "row.jsonl"
+            path.write_text(json.dumps({"input_ids": ids, "labels": ids}) + "\n")
+            args = ["eval", model, "--data", path]
+            ours = self.edgewise(*args, *(["--adapter", adapter] if adapter else []))["loss"]
+            with torch.no_grad():
+                t = torch.tensor([ids])
+                theirs = reference(input_ids=t, labels=t).loss.item()
+            worst = max(worst, abs(ours - theirs))
+        ok = worst < TOLERANCE and not math.isnan(worst)
+        self.failures += not ok
+        print(f"{'ok  ' if ok else 'FAIL'} {what}: largest difference of mean loss {worst:.1e}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--edgewise", default=str(ROOT / "build/release/edgewise"))
+    parser.add_argument("--venv", type=pathlib.Path, default=ROOT / "build/peft-venv")
+    parser.add_argument("--no-venv", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    try:
+        import peft
+        import torch
+        import transformers
+    except ImportError:
+        if args.no_venv:
+            raise
+        run_in_venv(args.venv)
+
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, "
+          f"peft {peft.__version__}")
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        work = pathlib.Path(name)
+        data, base = work / "data", work / "base"
+        examples = ROOT / "examples/household"
+        subprocess.run([sys.executable, examples / "make_data.py", data, "--rows", "200"],
+                       check=True)
+        subprocess.run([sys.executable, examples / "make_model.py", base, data / "train.jsonl"],
+                       check=True)
+        checker = Checker(args.edgewise, work)
+        vocab = json.loads((base / "config.json").read_text())["vocab_size"]
+        checker.texts = torch.randint(0, vocab, (TEXTS, LENGTH)).tolist()
+
+        def load_base():
+            return transformers.AutoModelForCausalLM.from_pretrained(
+                base, dtype=torch.float32, attn_implementation="eager").eval()
+
+        checker.compare("base model", base, load_base())
+
+        # 1. ours -> PEFT
+        checker.edgewise("tune", base, "--data", data, "-o", work / "run", "--max-steps", "10",
+                         "--lora-rank", "4", "--learning-rate", "5e-3", "--max-seq-len", "64")
+        checker.edgewise("export", work / "run", "--to", "peft", "-o", work / "peft")
+        for where in ["run", "peft"]:
+            loaded = peft.PeftModel.from_pretrained(load_base(), work / where).eval()
+            checker.compare(f"adapter of edgewise ({where}) in PEFT", base, loaded, work / where)
+        keys = set(loaded.state_dict())
+        stored = {k for k in peft.get_peft_model_state_dict(loaded)}
+        print(f"     {len(stored)} adapter tensors of {len(keys)}")
+
+        # 2. PEFT -> ours
+        cases = {
+            "all-linear": {"target_modules": "all-linear"},
+            "rslora": {"target_modules": "all-linear", "use_rslora": True},
+            "patterns": {"target_modules": ["q_proj", "v_proj", "down_proj"],
+                         "rank_pattern": {"layers.1.self_attn.q_proj": 2},
+                         "alpha_pattern": {"down_proj": 3}},
+            "two modules": {"target_modules": ["q_proj", "v_proj"]},
+        }
+        for case, extra in cases.items():
+            config = peft.LoraConfig(r=4, lora_alpha=6, task_type="CAUSAL_LM", **extra)
+            model = peft.get_peft_model(load_base(), config).eval()
+            for parameter_name, parameter in model.named_parameters():
+                if "lora_" in parameter_name:
+                    torch.nn.init.normal_(parameter, std=0.05)
+            path = work / ("made-" + case.replace(" ", "-"))
+            model.save_pretrained(path)
+            checker.compare(f"adapter of PEFT ({case}) in edgewise", base, model, path)
+
+        # 3. merged
+        checker.edgewise("merge", base, "--adapter", work / "run", "-o", work / "merged")
+        merged = transformers.AutoModelForCausalLM.from_pretrained(
+            work / "merged", dtype=torch.float32, attn_implementation="eager").eval()
+        checker.compare("merged model in transformers", base, merged, work / "run")
+        transformers.AutoTokenizer.from_pretrained(work / "merged")
+
+    print(f"{checker.failures} failures")
+    return 1 if checker.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
