@@ -180,6 +180,94 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
   Finish(call, work, tile, 1, row0, rows);
 }
 
+// One row: each tile is read once, in the order of memory, and codes stay in registers.
+class RowForward {
+ public:
+  static bool Can(const PackedFormat& f) { return f.structure != Structure::kNM && f.group != 16; }
+
+  RowForward(ExecContext& ctx, int worker, const Call& call) : call_(call), f_(call.w.format()) {
+    const int64_t most =
+        RoundUp(CeilDiv(call.x.stride, std::min<int64_t>(32, call.segment_cols)), 4);
+    const int64_t factors = most * kTileRows;
+    auto* at = static_cast<uint8_t*>(
+        ctx.Scratch(worker, static_cast<size_t>(factors * 8 + most * 24 + 64)));
+    scales_ = reinterpret_cast<float*>(at);
+    mins_ = scales_ + factors;
+    segments_ = reinterpret_cast<Segment*>(mins_ + factors);
+    runs_ = reinterpret_cast<Run*>(segments_ + most);
+    d_.bits = f_.bits;
+    d_.zero = call.reader.zero();
+    d_.segments = segments_;
+    d_.runs = runs_;
+    d_.a = call.x.q;
+    d_.sums = call.x.sums;
+    d_.a_scales = call.x.scales;
+    d_.grouped = call.x.grouped;
+    d_.w_scales = scales_;
+    d_.w_mins = f_.has_min ? mins_ : nullptr;
+    d_.c = c_;
+    work_.segments = segments_;
+    work_.runs = runs_;
+    work_.c = c_;
+    if (f_.structure != Structure::kBlock) AddRow(0, f_.cols, 0);
+  }
+
+  void Tile(int64_t tile) {
+    const PackedLayout& l = call_.w.layout();
+    int64_t owner = tile, factors = l.groups;
+    if (f_.structure == Structure::kBlock) {
+      const int64_t begin = call_.w.index(tile), end = call_.w.index(tile + 1);
+      count_ = 0;
+      for (int64_t b = begin; b < end; ++b) {
+        const int64_t col = int64_t{call_.w.block(b)} * f_.block_cols;
+        AddRow(col, std::min<int64_t>(f_.cols, col + f_.block_cols), (b - begin) * l.groups);
+      }
+      owner = f_.group == 0 ? tile : begin;
+      factors = f_.group == 0 ? 1 : (end - begin) * l.groups;
+      d_.values[0] = call_.w.values(begin);
+    } else if (f_.structure == Structure::kDense) {
+      d_.values[0] = call_.w.values(tile);
+    } else {
+      const int planes = PlanesOf(f_.bits).count;
+      for (int p = 0; p < planes; ++p) {
+        d_.values[p] = call_.w.section(l.values) + int64_t{4} * call_.w.index(tile * planes + p);
+      }
+      d_.masks = call_.w.section(l.aux) + tile * l.units * 64;
+    }
+    if (factors > 0) {
+      call_.reader.Scales(owner, 0, factors, scales_);
+      if (f_.has_min) call_.reader.Mins(owner, 0, factors, mins_);
+    }
+    d_.segment_count = count_;
+    if (f_.structure == Structure::kUnstructured) {
+      call_.table.decode_sparse(d_);
+    } else {
+      call_.table.decode_dense(d_);
+    }
+    Finish(call_, work_, tile, 1, 0, 1);
+  }
+
+ private:
+  // Segments of columns [begin, end); `begin` starts scale group `group`.
+  void AddRow(int64_t begin, int64_t end, int64_t group) {
+    for (int64_t c = begin; c < end; c += kMaxSegmentCols) {
+      const int64_t cols = std::min<int64_t>(kMaxSegmentCols, RoundUp(end - c, kUnitCols));
+      AddSegments(call_, c, cols, f_.group == 0 ? 0 : group + (c - begin) / f_.group, &work_,
+                  &count_);
+    }
+  }
+
+  const Call& call_;
+  const PackedFormat& f_;
+  float *scales_, *mins_;
+  Segment* segments_;
+  Run* runs_;
+  alignas(64) float c_[kTileRows];
+  TileDecode d_;
+  Work work_ = {};
+  int64_t count_ = 0;
+};
+
 }  // namespace
 
 void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const PackedMatrix& w,
@@ -220,6 +308,13 @@ void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, con
   const int64_t grain = m <= kFewRows ? 4 : 1;
   const int64_t column_tasks = CeilDiv(panels, grain);
   ctx.pool().Run(column_tasks * row_tasks, [&](int64_t task, int worker) {
+    if (m == 1 && RowForward::Can(f)) {
+      RowForward row(ctx, worker, call);
+      for (int64_t p = task * grain; p < std::min(task * grain + grain, panels); ++p) {
+        row.Tile(tile0 + p);
+      }
+      return;
+    }
     const int64_t row0 = task / column_tasks * task_rows;
     const int64_t rows = std::min(task_rows, m - row0);
     const Work work = Work::Take(ctx, worker, width, rows);

@@ -59,6 +59,26 @@ struct TileProduct {
   int64_t ldc = 0;
 };
 
+// c[lane] = the product of one row with one tile, straight from its packed form; the same sums in
+// the same order as TileProduct's. Segments have one run each, of whole units (the last is taken as
+// whole: activations beyond the matrix are zero).
+struct TileDecode {
+  int bits = 0;
+  int zero = 0;                    // as TileProduct::zero for the panels of the same codes
+  const uint8_t* values[2] = {};   // dense: units in the order of the segments; sparse: planes
+  const uint8_t* masks = nullptr;  // sparse
+  const Segment* segments = nullptr;
+  int64_t segment_count = 0;
+  const Run* runs = nullptr;
+  const int8_t* a = nullptr;
+  const int32_t* sums = nullptr;
+  const float* a_scales = nullptr;
+  bool grouped = false;
+  const float* w_scales = nullptr;  // [groups][16]
+  const float* w_mins = nullptr;    // or null; dense only
+  float* c = nullptr;               // [16]
+};
+
 // One row to int8: q = round(x fold inv) with inv = 127 / max|x fold| per group, scale = max / 127.
 // A row (group) with a value that is not finite gets scale NaN and q = 0, so that the products say
 // so; one whose maximum is below 2^-100 counts as zero.
@@ -86,6 +106,8 @@ struct Int8Table {
   bool signed8;
 
   void (*tile_product)(const TileProduct& p);
+  void (*decode_dense)(const TileDecode& d);
+  void (*decode_sparse)(const TileDecode& d);
 
   // codes [units][8 steps][16][4] from dense units; 8-bit codes as `signed8` says.
   void (*unpack)(int bits, const uint8_t* src, int64_t units, uint8_t* codes);

@@ -91,6 +91,7 @@ EW_INLINE VF LoadHalf(const uint8_t* p) { return _mm256_cvtph_ps(Load128(p)); }
 struct ExpandedStep {
   VI v[2];
 };
+EW_INLINE VI StepVector(const ExpandedStep& a, int i) { return a.v[i]; }
 EW_INLINE ExpandedStep OrStep(ExpandedStep a, ExpandedStep b) {
   return {{OrI(a.v[0], b.v[0]), OrI(a.v[1], b.v[1])}};
 }

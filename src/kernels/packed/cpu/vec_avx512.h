@@ -94,6 +94,7 @@ EW_INLINE VF LoadHalf(const uint8_t* p) {
 struct ExpandedStep {
   VI v;
 };
+EW_INLINE VI StepVector(const ExpandedStep& a, int) { return a.v; }
 EW_INLINE ExpandedStep OrStep(ExpandedStep a, ExpandedStep b) { return {OrI(a.v, b.v)}; }
 EW_INLINE void StoreStep(uint8_t* out, ExpandedStep a, VI flip) { StoreI(out, XorI(a.v, flip)); }
 

@@ -167,6 +167,7 @@ EW_INLINE void SumsOf16(const int8_t* q, int32_t* sums) {
 }
 
 using ExpandedStep = VI;
+EW_INLINE const VI& StepVector(const VI& a, int) { return a; }
 EW_INLINE VI OrStep(const VI& a, const VI& b) { return OrI(a, b); }
 EW_INLINE void StoreStep(uint8_t* out, const VI& a, const VI& flip) { StoreI(out, XorI(a, flip)); }
 

@@ -99,6 +99,7 @@ EW_INLINE void SumsOf16(const int8_t* q, int32_t* sums) {
 struct ExpandedStep {
   VI v[4];
 };
+EW_INLINE VI StepVector(const ExpandedStep& a, int i) { return a.v[i]; }
 EW_INLINE ExpandedStep OrStep(ExpandedStep a, ExpandedStep b) {
   for (int i = 0; i < 4; ++i) a.v[i] = OrI(a.v[i], b.v[i]);
   return a;

@@ -1,0 +1,112 @@
+// Rounding of activations, and the end of every product. Part of body.inl.h.
+#pragma once
+
+namespace edgewise::kernels::EW_PACKED_NAMESPACE {
+namespace {
+
+EW_INLINE float FoldedAt(const QuantizeRow& r, int64_t i) {
+  return r.fold == nullptr ? r.x[i] : r.x[i] * r.fold[i];
+}
+
+template <bool kFold, bool kNoise>
+void QuantizeGroup(const QuantizeRow& r, int64_t begin, int64_t end, float* scale_out) {
+  // The largest magnitude by its bits: as unsigned integers, NaN > infinity > finite.
+  const VI magnitude = SetI(0x7fffffff);
+  VI top = SetI(0);
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) {
+    VF x = LoadF(r.x + i);
+    if constexpr (kFold) x = MulF(x, LoadF(r.fold + i));
+    top = MaxI(top, AndI(BitsOf(x), magnitude));
+  }
+  int32_t lanes[kLanes];
+  StoreI(lanes, top);
+  int32_t max_bits = 0;
+  for (int l = 0; l < kLanes; ++l) max_bits = lanes[l] > max_bits ? lanes[l] : max_bits;
+  for (; i < end; ++i) {
+    const float x = FoldedAt(r, i);
+    int32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    bits &= 0x7fffffff;
+    max_bits = bits > max_bits ? bits : max_bits;
+  }
+  float max;
+  __builtin_memcpy(&max, &max_bits, 4);
+  if (max_bits >= 0x7f800000 || max < 0x1p-100f) {
+    *scale_out = max_bits >= 0x7f800000 ? __builtin_nanf("") : 0.0f;
+    for (i = begin; i < end; ++i) r.q[i] = 0;
+    return;
+  }
+  *scale_out = max / 127.0f;
+  const float inv = 127.0f / max;
+  const VF vinv = SetF(inv);
+  for (i = begin; i + kLanes <= end; i += kLanes) {
+    VF x = LoadF(r.x + i);
+    if constexpr (kFold) x = MulF(x, LoadF(r.fold + i));
+    x = MulF(x, vinv);
+    if constexpr (kNoise) x = FloorF(AddF(x, LoadF(r.noise + i)));
+    StoreAsInt8(r.q + i, ClampI(RoundI(x), -127, 127));
+  }
+  for (; i < end; ++i) {
+    float x = FoldedAt(r, i) * inv;
+    if constexpr (kNoise) x = __builtin_floorf(x + r.noise[i]);
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even.
+    const float rounded = (x + 12582912.0f) - 12582912.0f;
+    const int q = static_cast<int>(rounded);
+    r.q[i] = static_cast<int8_t>(q > 127 ? 127 : q < -127 ? -127 : q);
+  }
+}
+
+void QuantizeRowFn(const QuantizeRow& r) {
+  const int64_t group = r.group == 0 ? r.cols : r.group;
+  float* scale = r.scales;
+  for (int64_t begin = 0; begin < r.cols; begin += group, ++scale) {
+    const int64_t end = begin + group < r.cols ? begin + group : r.cols;
+    if (r.fold == nullptr) {
+      if (r.noise == nullptr) {
+        QuantizeGroup<false, false>(r, begin, end, scale);
+      } else {
+        QuantizeGroup<false, true>(r, begin, end, scale);
+      }
+    } else if (r.noise == nullptr) {
+      QuantizeGroup<true, false>(r, begin, end, scale);
+    } else {
+      QuantizeGroup<true, true>(r, begin, end, scale);
+    }
+  }
+  for (int64_t i = r.cols; i < r.padded; ++i) r.q[i] = 0;
+  int32_t sum = 0;
+  r.sums[0] = 0;
+  for (int64_t b = 0; b < r.padded / 64; ++b) {
+    int32_t four[4];
+    SumsOf16(r.q + b * 64, four);
+    for (int j = 0; j < 4; ++j) {
+      sum += four[j];
+      r.sums[b * 4 + j + 1] = sum;
+    }
+  }
+}
+
+void FinishRow(int64_t n, const float* c, float scale, const float* bias, bool add, float* y) {
+  int64_t i = 0;
+  const VF s = SetF(scale);
+  for (; i + kLanes <= n; i += kLanes) {
+    VF v = MulF(LoadF(c + i), s);
+    if (bias != nullptr) v = AddF(v, LoadF(bias + i));
+    if (add) v = AddF(LoadF(y + i), v);
+    StoreF(y + i, v);
+  }
+  for (; i < n; ++i) {
+    float v = c[i] * scale;
+    if (bias != nullptr) v = v + bias[i];
+    y[i] = add ? y[i] + v : v;
+  }
+}
+
+void HalfToFloatFn(const uint8_t* halves, int64_t n, float* out) {
+  // n is a multiple of 16: scales come in tiles.
+  for (int64_t i = 0; i < n; i += kLanes) StoreF(out + i, LoadHalf(halves + 2 * i));
+}
+
+}  // namespace
+}  // namespace edgewise::kernels::EW_PACKED_NAMESPACE
