@@ -103,7 +103,12 @@ EW_INLINE ExpandedStep ExpandStep(uint64_t mask, const uint8_t* p) {
 #ifdef EW_VBMI2
   VI v = LoadI(p);
   if constexpr (MASK != 0xff) v = AndI(ShrI<SHIFT>(v), SetB(MASK));
-  v = _mm512_maskz_expand_epi8(mask, ShlI<UP>(v));
+  v = ShlI<UP>(v);
+  // Zen 5 makes the expansion wait for what its destination held before, zero-masked or not;
+  // clearing it first costs nothing and triples the speed.
+  VI out;
+  __asm__("vpxord %0, %0, %0\n\tvpexpandb %1, %0%{%2%}%{z%}" : "=&v"(out) : "v"(v), "Yk"(mask));
+  v = out;
 #else
   VI v = _mm512_setzero_si512();
   __m128i piece[4];
