@@ -89,6 +89,7 @@ class Eval : public Command {
       json["documents"] = r->documents;
       json["words"] = r->words;
       json["word_perplexity"] = r->perplexity;
+      json["word_perplexity_full_context"] = r->full_context_perplexity;
       json["byte_perplexity"] = r->byte_perplexity;
       json["bits_per_byte"] = r->bits_per_byte;
     }

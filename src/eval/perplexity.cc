@@ -132,6 +132,7 @@ Result<PerplexityResult> Rolling(infer::Session& session, const std::string& pat
   }
   Runner runner(session, options, ctx);
   Sums sums;
+  double full_context_nll = 0;
   PerplexityResult result;
   for (const Document& document : documents) {
     EW_ASSIGN(const std::vector<int32_t> ids, tokenizer.Encode(document.text));
@@ -140,8 +141,17 @@ Result<PerplexityResult> Rolling(infer::Session& session, const std::string& pat
     std::vector<int32_t> stream = {*prefix};
     stream.insert(stream.end(), ids.begin() + static_cast<int64_t>(skip), ids.end());
     for (const Window& w : RollingWindows(static_cast<int64_t>(stream.size()) - 1, ctx)) {
+      const double before = sums.nll;
       EW_RETURN_IF_ERROR(runner.Window(stream, w, std::nullopt, sums));
       ++result.chunks;
+      const Window full = WithFullContext(w, ctx);
+      if (full == w) {
+        full_context_nll += sums.nll - before;
+      } else {
+        Sums again;
+        EW_RETURN_IF_ERROR(runner.Window(stream, full, std::nullopt, again));
+        full_context_nll += again.nll;
+      }
     }
     const std::string& original = document.original.empty() ? document.text : document.original;
     result.words += CountWords(original);
@@ -154,6 +164,7 @@ Result<PerplexityResult> Rolling(infer::Session& session, const std::string& pat
   result.tokens = sums.tokens;
   result.nll = sums.nll / static_cast<double>(result.words);
   result.perplexity = std::exp(result.nll);
+  result.full_context_perplexity = std::exp(full_context_nll / static_cast<double>(result.words));
   const double per_byte = sums.nll / static_cast<double>(result.bytes);
   result.byte_perplexity = std::exp(per_byte);
   result.bits_per_byte = per_byte / std::log(2.0);

@@ -46,6 +46,9 @@ struct PerplexityResult {
   double perplexity = 0;   // exp(nll)
   double uncertainty = 0;  // llama.cpp: the "+/-" that llama-perplexity prints
   double byte_perplexity = 0, bits_per_byte = 0;  // lm-eval
+  // lm-eval: the word perplexity when the last input of a document reaches back until it is full,
+  // as the harness's own code has it; `perplexity` is that of inputs that do not overlap.
+  double full_context_perplexity = 0;
 };
 
 // The text is that of ReadDocuments; the chunked protocols read the file as one stream. Errors: a

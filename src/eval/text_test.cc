@@ -30,12 +30,15 @@ TEST(Windows, RollingPredictsEveryTokenOnce) {
     for (const Window& w : RollingWindows(tokens, 4)) {
       EXPECT_EQ(w.first_scored, next);
       EXPECT_LE(w.end - w.begin, 4);
-      EXPECT_TRUE(w.begin == 0 || w.end - w.begin == 4);
+      EXPECT_EQ(w.begin, w.first_scored);
+      const Window full = WithFullContext(w, 4);
+      EXPECT_TRUE(full.begin == 0 || full.end - full.begin == 4);
+      EXPECT_EQ(full.scored(), w.scored());
       next = w.end;
     }
     EXPECT_EQ(next, tokens);
   }
-  EXPECT_EQ(RollingWindows(6, 4), (std::vector<Window>{{0, 4, 0}, {2, 6, 4}}));
+  EXPECT_EQ(RollingWindows(6, 4), (std::vector<Window>{{0, 4, 0}, {4, 6, 4}}));
 }
 
 TEST(Windows, ProtocolNamesRoundTrip) {

@@ -44,10 +44,14 @@ std::vector<Window> RollingWindows(int64_t tokens, int64_t ctx) {
   std::vector<Window> windows;
   for (int64_t done = 0; done < tokens;) {
     const int64_t end = std::min(tokens, done + ctx);
-    windows.push_back({std::max<int64_t>(0, end - ctx), end, done});
+    windows.push_back({done, end, done});
     done = end;
   }
   return windows;
+}
+
+Window WithFullContext(const Window& window, int64_t ctx) {
+  return {std::max<int64_t>(0, window.end - ctx), window.end, window.first_scored};
 }
 
 }  // namespace edgewise::eval

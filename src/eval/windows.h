@@ -37,8 +37,11 @@ struct Window {
 // ctx >= 2. Tokens that do not fill a chunk are left out.
 std::vector<Window> FixedWindows(int64_t tokens, int64_t ctx);
 std::vector<Window> LlamaCppWindows(int64_t tokens, int64_t ctx);
-// Over a stream of one prefix token and `tokens` tokens of the document; inputs of at most ctx. The
-// last window reaches back for context, so that its input is full.
+// Over a stream of one prefix token and `tokens` tokens of the document: inputs of at most ctx that
+// do not overlap (each begins with the one token of context that its first prediction needs).
 std::vector<Window> RollingWindows(int64_t tokens, int64_t ctx);
+// The same window with its input reaching back until it is full: what the harness itself feeds for
+// the last window of a document.
+Window WithFullContext(const Window& window, int64_t ctx);
 
 }  // namespace edgewise::eval
