@@ -1,10 +1,10 @@
 // LM head and cross-entropy on 512 tokens, fused and (for comparison) with all logits in memory.
 #include <algorithm>
-#include <cmath>
 #include <string>
 
 #include "bench/setup.h"
 #include "bench/shapes.h"
+#include "kernels/kernel_table.h"
 #include "kernels/loss.h"
 #include "kernels/matmul.h"
 
@@ -54,6 +54,7 @@ void Unfused(benchmark::State& state, ExecContext& ctx, const ModelShape& model)
   Problem p(model);
   std::vector<float> z(static_cast<size_t>(kTokens * p.vocab));
   const auto head = kernels::WeightRef::Dense(p.w.data(), p.vocab, p.hidden);
+  const kernels::KernelTable& table = kernels::TableFor(ctx.isa());
   const double peak = kernels::MeasureFp32Peak(ctx);
   for (auto _ : state) {
     kernels::MatMulNT(ctx, kTokens, p.vocab, p.hidden, 1.0f, p.x.data(), p.hidden, head, z.data(),
@@ -62,9 +63,11 @@ void Unfused(benchmark::State& state, ExecContext& ctx, const ModelShape& model)
       for (int64_t t = begin; t < end; ++t) {
         float* row = z.data() + t * p.vocab;
         const float max = *std::max_element(row, row + p.vocab);
+        for (int64_t v = 0; v < p.vocab; ++v) row[v] -= max;
+        table.exp(p.vocab, row, row);
         float sum = 0;
-        for (int64_t v = 0; v < p.vocab; ++v) sum += row[v] = std::exp(row[v] - max);
-        for (int64_t v = 0; v < p.vocab; ++v) row[v] /= sum;
+        for (int64_t v = 0; v < p.vocab; ++v) sum += row[v];
+        table.scale(p.vocab, 1.0f / sum, row);
         row[p.targets[static_cast<size_t>(t)]] -= 1;
       }
     });

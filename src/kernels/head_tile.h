@@ -42,37 +42,28 @@ class HeadTilePacker {
   int64_t gradient_floats() const {
     return (RoundUp(blocks_.width, t_.nr) + RoundUp(blocks_.r, t_.nr)) * kHeadTile;
   }
-  // Scratch of Pack in floats: rows of a head that is not dense.
+  // Scratch of PackLogits and PackGradient in floats: rows of a head that is not dense.
   int64_t scratch_floats() const { return head_.packed == nullptr ? 0 : kHeadTile * head_.cols; }
 
-  // gradient may be null.
-  void Pack(int64_t first, int64_t columns, float* scratch, float* logits, float* gradient) const {
+  void PackLogits(int64_t first, int64_t columns, float* scratch, float* out) const {
     const int64_t h = blocks_.width, r = blocks_.r;
-    DType dtype = head_.dtype;
-    int64_t ld = head_.ld;
-    const unsigned char* rows = nullptr;
-    if (head_.packed != nullptr) {
-      WeightRowsToF32(head_, first, columns, scratch);
-      dtype = DType::kF32;
-      ld = h;
-      rows = reinterpret_cast<const unsigned char*>(scratch);
-    } else {
-      rows = static_cast<const unsigned char*>(head_.data) +
-             first * ld * static_cast<int64_t>(DTypeBytes(dtype));
-    }
+    const Rows rows = ReadRows(first, columns, scratch);
     for (int64_t i = 0; i < CeilDiv(h, kGemmKBlock); ++i) {
       const int64_t k0 = blocks_.start(i);
-      t_.pack_b_transposed(dtype, rows + k0 * static_cast<int64_t>(DTypeBytes(dtype)), ld, columns,
-                           blocks_.size(i), logits + k0 * padded_tile());
+      t_.pack_b_transposed(rows.dtype, rows.At(k0), rows.ld, columns, blocks_.size(i),
+                           out + k0 * padded_tile());
     }
     if (r > 0) {
-      t_.pack_b_transposed(DType::kF32, b_ + first * r, r, columns, r, logits + h * padded_tile());
+      t_.pack_b_transposed(DType::kF32, b_ + first * r, r, columns, r, out + h * padded_tile());
     }
-    if (gradient == nullptr) return;
-    t_.pack_b(dtype, rows, ld, h, columns, gradient);
+  }
+
+  void PackGradient(int64_t first, int64_t columns, float* scratch, float* out) const {
+    const int64_t h = blocks_.width, r = blocks_.r;
+    const Rows rows = ReadRows(first, columns, scratch);
+    t_.pack_b(rows.dtype, rows.At(0), rows.ld, h, columns, out);
     if (r > 0) {
-      t_.pack_b(DType::kF32, b_ + first * r, r, r, columns,
-                gradient + RoundUp(h, t_.nr) * kHeadTile);
+      t_.pack_b(DType::kF32, b_ + first * r, r, r, columns, out + RoundUp(h, t_.nr) * kHeadTile);
     }
   }
 
@@ -99,6 +90,24 @@ class HeadTilePacker {
   }
 
  private:
+  struct Rows {
+    DType dtype;
+    int64_t ld;
+    const unsigned char* data;
+    const void* At(int64_t column) const {
+      return data + column * static_cast<int64_t>(DTypeBytes(dtype));
+    }
+  };
+  Rows ReadRows(int64_t first, int64_t columns, float* scratch) const {
+    if (head_.packed != nullptr) {
+      WeightRowsToF32(head_, first, columns, scratch);
+      return {DType::kF32, head_.cols, reinterpret_cast<const unsigned char*>(scratch)};
+    }
+    return {head_.dtype, head_.ld,
+            static_cast<const unsigned char*>(head_.data) +
+                first * head_.ld * static_cast<int64_t>(DTypeBytes(head_.dtype))};
+  }
+
   const KernelTable& t_;
   const WeightRef& head_;
   const float* b_;

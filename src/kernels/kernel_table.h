@@ -147,10 +147,11 @@ struct KernelTable {
 
   // Takes logits of the vocabulary entries [first, first + columns) into each row's state and
   // replaces them by exp(logit - max) (times the derivative of the soft cap). correction[r]: what
-  // sums kept by the caller must be multiplied with. Returns an upper bound of the final
-  // probability of every entry of the block.
+  // sums kept by the caller must be multiplied with. largest[r]: the row's largest logit in the
+  // block. Returns an upper bound of the final probability of every entry of the block.
   float (*logits_step)(int64_t rows, int64_t columns, float* z, int64_t ldz, float softcap,
-                       int64_t first, const int32_t* targets, LogitsRow* state, float* correction);
+                       int64_t first, const int32_t* targets, LogitsRow* state, float* correction,
+                       float* largest);
   // Replaces logits by their gradients scale[r] (probability - [entry is the target]), times the
   // derivative of the soft cap. Needs state.lse.
   void (*logits_vjp)(int64_t rows, int64_t columns, float* z, int64_t ldz, float softcap,

@@ -20,6 +20,9 @@ namespace {
 constexpr int64_t kChunkBytes = 8 << 20;
 constexpr int64_t kTilesBytes = 4 << 20;
 constexpr int64_t kMaxTiles = 8;
+// When blocks may be left out, the gradient of the first tiles waits for the final log-sum-exp: the
+// running one does not rule out much yet.
+constexpr int64_t kDeferredTiles = 64;
 constexpr int64_t kFloat = sizeof(float);
 
 class HeadLossRun {
@@ -35,6 +38,7 @@ class HeadLossRun {
         packer_(t_, a.head, a.lora_b, a.lora_r),
         backward_(a.grad_scale != 0),
         want_dx_(backward_ && (a.dhidden != nullptr || (r_ > 0 && a.dlora_a != nullptr))),
+        pack_late_(a.skip_below > 0),
         want_dhead_(backward_ && (a.dhead != nullptr || (r_ > 0 && a.dlora_b != nullptr))) {}
 
   HeadLossResult Run() {
@@ -82,7 +86,8 @@ class HeadLossRun {
           a_.grad_scale * (a_.weights == nullptr ? 1.0f : a_.weights[token]);
     }
     // Shared memory: packed hidden rows, gradients, packed tiles.
-    tile_floats_ = packer_.logits_floats() + (want_dx_ ? packer_.gradient_floats() : 0);
+    tile_floats_ =
+        packer_.logits_floats() + (want_dx_ && !pack_late_ ? packer_.gradient_floats() : 0);
     tiles_ = std::clamp(kTilesBytes / (tile_floats_ * kFloat), int64_t{1}, kMaxTiles);
     const int64_t x_floats = padded_ * (h_ + r_), o_floats = want_dx_ ? n_ * (h_ + r_) : 0;
     auto* shared = static_cast<float*>(ctx_.SharedScratch(
@@ -92,6 +97,7 @@ class HeadLossRun {
     packed_ = o_ + o_floats;
     PackHidden();
     FirstSweep();
+    DeferredSweep();
     FinishRows();
     if (want_dhead_) SecondSweep();
   }
@@ -128,52 +134,125 @@ class HeadLossRun {
         if (r_ > 0) std::fill(DxbRow(begin), DxbRow(end), 0.0f);
       });
     }
-    // Groups of rows are fixed, since leaving out a block is decided group by group; how many of
-    // them make a task is not.
+    const int64_t tiles = CeilDiv(vocab_, kHeadTile);
+    deferred_ = pack_late_ && want_dx_ ? std::min(kDeferredTiles, CeilDiv(tiles, 8)) : 0;
+    largest_.resize(static_cast<size_t>(deferred_ * n_));
+    std::vector<int64_t> all(static_cast<size_t>(tiles));
+    for (int64_t i = 0; i < tiles; ++i) all[static_cast<size_t>(i)] = i;
+    Sweep(all, [&](int64_t row, Tile& tile, float* z) { Block(row, tile, z); });
+  }
+
+  // The tiles put off by the first sweep, as far as they still matter.
+  void DeferredSweep() {
+    if (deferred_ == 0) return;
+    // exp(logit - maximum), the weights of the sums o_, is what logits_vjp makes of rows whose
+    // log-sum-exp is the maximum and that have no target.
+    std::vector<LogitsRow> shifted = state_;
+    for (LogitsRow& row : shifted) row.lse = row.max;
+    const std::vector<float> ones(static_cast<size_t>(n_), 1.0f);
+    const std::vector<int32_t> none(static_cast<size_t>(n_), -1);
+    std::vector<int64_t> needed;
+    for (int64_t i = 0; i < deferred_; ++i) {
+      bool any = false;
+      for (int64_t row = 0; row < n_ && !any; row += group_) any = Matters(i, row);
+      if (any) needed.push_back(i);
+    }
+    Sweep(needed, [&](int64_t row, Tile& tile, float* z) {
+      if (!Matters(tile.index, row)) return;
+      const int64_t rows = std::min(group_, n_ - row);
+      packer_.Logits(row, rows, padded_, x_, tile.columns, tile.logits, z, kHeadTile);
+      t_.logits_vjp(rows, tile.columns, z, kHeadTile, a_.softcap, tile.first, none.data(),
+                    shifted.data() + row, ones.data());
+      AddGradient(row, rows, tile, z);
+    });
+  }
+
+  // Whether a probability of the group at `row` in a deferred tile reaches the limit.
+  bool Matters(int64_t tile, int64_t row) const {
+    const int64_t end = std::min(row + group_, n_);
+    for (int64_t i = row; i < end; ++i) {
+      const LogitsRow& s = state_[static_cast<size_t>(i)];
+      const float top = largest_[static_cast<size_t>(tile * n_ + i)];
+      if (!(std::exp(top - s.max) / s.sum < a_.skip_below)) return true;
+    }
+    return false;
+  }
+
+  struct Tile {
+    int64_t index, first, columns;  // of the vocabulary
+    const float* logits;
+    const float* gradient;  // null: not packed yet
+  };
+
+  // block(row, tile, z) for every group of rows and each of the tiles, which are packed a few at a
+  // time. Groups are fixed, since leaving out a block is decided group by group; how many of them
+  // make a task is not.
+  template <typename BlockFn>
+  void Sweep(const std::vector<int64_t>& indices, BlockFn block) {
     const int64_t groups = CeilDiv(n_, group_);
     const int64_t per_task = std::clamp(groups / (2 * ctx_.threads()), int64_t{1}, int64_t{4});
-    const int64_t pack_scratch = packer_.scratch_floats();
-    for (int64_t v0 = 0; v0 < vocab_; v0 += tiles_ * kHeadTile) {
-      const int64_t tiles = std::min(tiles_, CeilDiv(vocab_ - v0, kHeadTile));
-      ctx_.pool().Run(tiles, [&](int64_t i, int worker) {
-        const int64_t first = v0 + i * kHeadTile;
+    // Logits, corrections and maxima of a group; after them room for packing late.
+    const int64_t z_bytes =
+        (group_ * (kHeadTile + 2) +
+         (pack_late_ ? packer_.gradient_floats() + packer_.scratch_floats() : 0)) *
+        kFloat;
+    const auto count = static_cast<int64_t>(indices.size());
+    for (int64_t begin = 0; begin < count; begin += tiles_) {
+      const int64_t tiles = std::min(tiles_, count - begin);
+      auto at = [&](int64_t i) {
+        const int64_t index = indices[static_cast<size_t>(begin + i)], first = index * kHeadTile;
         float* logits = packed_ + i * tile_floats_;
-        packer_.Pack(
-            first, std::min(kHeadTile, vocab_ - first),
-            static_cast<float*>(ctx_.Scratch(worker, static_cast<size_t>(pack_scratch * kFloat))),
-            logits, want_dx_ ? logits + packer_.logits_floats() : nullptr);
+        return Tile{index, first, std::min(kHeadTile, vocab_ - first), logits,
+                    pack_late_ ? nullptr : logits + packer_.logits_floats()};
+      };
+      ctx_.pool().Run(tiles, [&](int64_t i, int worker) {
+        const Tile tile = at(i);
+        float* logits = packed_ + i * tile_floats_;
+        auto* scratch = static_cast<float*>(
+            ctx_.Scratch(worker, static_cast<size_t>(packer_.scratch_floats() * kFloat)));
+        packer_.PackLogits(tile.first, tile.columns, scratch, logits);
+        if (want_dx_ && !pack_late_) {
+          packer_.PackGradient(tile.first, tile.columns, scratch, logits + packer_.logits_floats());
+        }
       });
       ctx_.pool().Run(CeilDiv(groups, per_task), [&](int64_t task, int worker) {
-        auto* z = static_cast<float*>(
-            ctx_.Scratch(worker, static_cast<size_t>(group_ * (kHeadTile + 1) * kFloat)));
+        auto* z = static_cast<float*>(ctx_.Scratch(worker, static_cast<size_t>(z_bytes)));
         for (int64_t i = 0; i < tiles; ++i) {
-          const int64_t first = v0 + i * kHeadTile;
+          Tile tile = at(i);
           const int64_t end = std::min(groups, (task + 1) * per_task);
-          for (int64_t g = task * per_task; g < end; ++g) {
-            Block(g * group_, first, packed_ + i * tile_floats_, z);
-          }
+          for (int64_t g = task * per_task; g < end; ++g) block(g * group_, tile, z);
         }
       });
     }
   }
 
   // Rows [row, row + group) of the first sweep against one tile.
-  void Block(int64_t row, int64_t first, const float* packed, float* z) {
+  void Block(int64_t row, Tile& tile, float* z) {
     const int64_t rows = std::min(group_, n_ - row);
-    const int64_t columns = std::min(kHeadTile, vocab_ - first);
     float* correction = z + group_ * kHeadTile;
-    packer_.Logits(row, rows, padded_, x_, columns, packed, z, kHeadTile);
-    const float bound = t_.logits_step(rows, columns, z, kHeadTile, a_.softcap, first,
-                                       targets_.data() + row, state_.data() + row, correction);
-    if (!want_dx_) return;
+    const bool put_off = tile.index < deferred_;
+    float* largest = put_off ? largest_.data() + tile.index * n_ + row : correction + group_;
+    packer_.Logits(row, rows, padded_, x_, tile.columns, tile.logits, z, kHeadTile);
+    const float bound =
+        t_.logits_step(rows, tile.columns, z, kHeadTile, a_.softcap, tile.first,
+                       targets_.data() + row, state_.data() + row, correction, largest);
+    if (!want_dx_ || put_off) return;  // (Nothing has been summed up yet.)
     for (int64_t i = 0; i < rows; ++i) {
       if (correction[i] == 1.0f) continue;
       t_.scale(h_, correction[i], DxRow(row + i));
       if (r_ > 0) t_.scale(r_, correction[i], DxbRow(row + i));
     }
-    if (bound < a_.skip_below) return;
-    packer_.AddGradient(rows, columns, z, kHeadTile, packed + packer_.logits_floats(), DxRow(row),
-                        DxbRow(row));
+    if (!(bound < a_.skip_below)) AddGradient(row, rows, tile, z);
+  }
+
+  void AddGradient(int64_t row, int64_t rows, Tile& tile, float* z) {
+    if (tile.gradient == nullptr) {
+      float* gradient = z + group_ * (kHeadTile + 2);
+      packer_.PackGradient(tile.first, tile.columns, gradient + packer_.gradient_floats(),
+                           gradient);
+      tile.gradient = gradient;
+    }
+    packer_.AddGradient(rows, tile.columns, z, kHeadTile, tile.gradient, DxRow(row), DxbRow(row));
   }
 
   // Losses, and gradients of the hidden rows: scale (o / sum - slope W_target).
@@ -234,7 +313,7 @@ class HeadLossRun {
       float* gathered = x + x_floats;
       float* pack_scratch = gathered + group_ * (h_ + r_);
       const int64_t first = tile * kHeadTile, columns = std::min(kHeadTile, vocab_ - first);
-      packer_.Pack(first, columns, pack_scratch, w, nullptr);
+      packer_.PackLogits(first, columns, pack_scratch, w);
       for (int64_t row = 0; row < n_; row += group_) {
         const int64_t rows = std::min(group_, n_ - row);
         packer_.Logits(row, rows, padded_, x_, columns, w, z, kHeadTile);
@@ -291,7 +370,9 @@ class HeadLossRun {
   const int64_t h_, vocab_, r_;
   const int64_t group_;  // rows that are skipped or not together
   const HeadTilePacker packer_;
-  const bool backward_, want_dx_, want_dhead_;
+  const bool backward_, want_dx_;
+  const bool pack_late_;  // tiles are packed for the gradient when one is needed, not all before
+  const bool want_dhead_;
   HeadLossResult result_;
   std::vector<int64_t> rows_;  // tokens with a label
   FloatBuffer ha_, dxb_;  // [tokens, r]: lora_scale hidden A^T; gradient of (that / lora_scale)
@@ -301,24 +382,14 @@ class HeadLossRun {
   std::vector<LogitsRow> state_;
   std::vector<int32_t> targets_;
   std::vector<float> scale_;
+  int64_t deferred_ = 0;        // tiles
+  std::vector<float> largest_;  // [deferred, rows] logits
 };
 
 }  // namespace
 
 HeadLossResult HeadLoss(ExecContext& ctx, const HeadLossArgs& args) {
   return HeadLossRun(ctx, args).Run();
-}
-
-void LogSoftmaxAt(ExecContext& ctx, int64_t rows, int64_t vocab, const float* logits,
-                  const int32_t* targets, double* logprob) {
-  ctx.ParallelFor(rows, 1, [&](int64_t r, int64_t, int) {
-    const float* z = logits + r * vocab;
-    double max = z[0];
-    for (int64_t v = 1; v < vocab; ++v) max = z[v] > max ? z[v] : max;
-    double sum = 0;
-    for (int64_t v = 0; v < vocab; ++v) sum += std::exp(z[v] - max);
-    logprob[r] = z[targets[r]] - max - std::log(sum);
-  });
 }
 
 }  // namespace edgewise::kernels

@@ -7,9 +7,9 @@ namespace edgewise::kernels::EW_ISA_NAMESPACE {
 namespace {
 
 float LogitsStep(int64_t rows, int64_t columns, float* z, int64_t ldz, float softcap, int64_t first,
-                 const int32_t* targets, LogitsRow* state, float* correction) {
+                 const int32_t* targets, LogitsRow* state, float* correction, float* largest) {
   const Vec minus_inf = Set1(-__builtin_inff());
-  float largest = 0;
+  float highest = 0;
   for (int64_t r = 0; r < rows; ++r, z += ldz) {
     Vec top = minus_inf;
     ForVectors(columns, [&](int64_t i, int64_t n) {
@@ -25,6 +25,7 @@ float LogitsStep(int64_t rows, int64_t columns, float* z, int64_t ldz, float sof
     const int64_t target = targets[r] - first;
     if (target >= 0 && target < columns) row.target_logit = z[target];
     const float block_max = ReduceMax(top), old = row.max;
+    largest[r] = block_max;
     float now = old;
     if (block_max > old) {
       now = block_max;
@@ -47,9 +48,9 @@ float LogitsStep(int64_t rows, int64_t columns, float* z, int64_t ldz, float sof
     row.max = now;
     const float bound = ExpScalar(block_max - now) / static_cast<float>(row.sum);
     // Written so that a NaN is never below the limit.
-    if (!(bound <= largest)) largest = bound;
+    if (!(bound <= highest)) highest = bound;
   }
-  return largest;
+  return highest;
 }
 
 void LogitsVjp(int64_t rows, int64_t columns, float* z, int64_t ldz, float softcap, int64_t first,
