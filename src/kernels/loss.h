@@ -28,8 +28,11 @@ struct HeadLossArgs {
   const float* lora_b = nullptr;  // [vocab, r]
   float* dlora_a = nullptr;       // added to, or null
   float* dlora_b = nullptr;
-  // Blocks of the vocabulary whose every probability is below this are left out of the gradient
-  // (cf. Cut Cross-Entropy, arXiv 2411.09009). 0: exact.
+  // Blocks (a group of rows by 128 vocabulary entries) whose every probability is below this are
+  // left out of the gradient (cf. Cut Cross-Entropy, arXiv 2411.09009): each logit gradient is then
+  // off by less than |grad_scale| weight skip_below, and dhidden of a row by at most that row's
+  // left-out probability mass times the longest row of the head. The loss stays exact. Which blocks
+  // go depends on the rows of the group, so a row's gradient does, too. 0: exact.
   float skip_below = 0;
 };
 
