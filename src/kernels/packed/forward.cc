@@ -235,6 +235,7 @@ class RowForward {
       d_.masks = call_.w.section(l.aux) + tile * l.units * 64;
     }
     if (factors > 0) {
+      call_.reader.Prefetch(owner + factors / l.groups, factors);
       call_.reader.Scales(owner, 0, factors, scales_);
       if (f_.has_min) call_.reader.Mins(owner, 0, factors, mins_);
     }

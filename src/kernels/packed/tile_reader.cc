@@ -100,6 +100,14 @@ void TileReader::ReadPair(int64_t tile, int64_t first, int64_t count, SparseCurs
   }
 }
 
+void TileReader::Prefetch(int64_t owner, int64_t count) const {
+  const PackedLayout& l = w_.layout();
+  const int64_t bytes = kTileRows * (w_.format().scale_type == ScaleType::kF16 ? 2 : 4);
+  const int64_t begin = l.scales + owner * l.groups * bytes;
+  const int64_t end = std::min(begin + count * bytes, l.values);
+  for (int64_t at = begin; at < end; at += 64) __builtin_prefetch(w_.section(at));
+}
+
 void TileReader::Scales(int64_t owner, int64_t first, int64_t count, float* out) const {
   if (w_.format().scale_type != ScaleType::kF16) return w_.LoadScales(owner, first, count, out);
   const PackedLayout& l = w_.layout();

@@ -160,8 +160,11 @@ void DecodeSparseKernel(const TileDecode& d) {
       step(Constant<5>{}, acc1);
       step(Constant<6>{}, acc2);
       step(Constant<7>{}, acc3);
-      __builtin_prefetch(masks + 1024);
-      for (int l = 0; l < BITS; l += 2) __builtin_prefetch(low[0] + 1024 + 64 * l);
+      __builtin_prefetch(masks + kDecodeAhead);
+#pragma GCC unroll 8
+      for (int l = 0; l < (BITS + 1) / 2; ++l) {
+        __builtin_prefetch(low[0] + kDecodeAhead + 64 * l);
+      }
       masks += 64;
       a += 32;
     } while (--units != 0);
