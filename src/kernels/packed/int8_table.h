@@ -137,6 +137,11 @@ struct Int8Table {
   // y (+)= c * scale + bias; bias may be null; scale 1 where activations are grouped.
   void (*finish_row)(int64_t n, const float* c, float scale, const float* bias, bool add, float* y);
   void (*half_to_float)(const uint8_t* halves, int64_t n, float* out);
+
+  // One head of a row of kv_quant.h (type: KvType): its product with q, whose elements sum to
+  // q_sum; y += p times it.
+  float (*kv_dot)(int type, int64_t n, const uint8_t* row, const float* q, float q_sum);
+  void (*kv_axpy)(int type, int64_t n, const uint8_t* row, float p, float* y);
 };
 
 // The table for `isa` on this processor.

@@ -43,7 +43,8 @@ class TileReader {
     return (f.structure == Structure::kBlock ? col % f.block_cols : col) / f.group;
   }
 
-  // Asks for `count` scales from an owner's first on; those of the next tile are needed all at once.
+  // Asks for `count` scales from an owner's first on; those of the next tile are needed all at
+  // once.
   void Prefetch(int64_t owner, int64_t count) const;
   void Scales(int64_t owner, int64_t first, int64_t count, float* out) const;
   void Mins(int64_t owner, int64_t first, int64_t count, float* out) const {

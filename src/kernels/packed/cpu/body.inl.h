@@ -11,6 +11,7 @@
 #include "kernels/packed/cpu/panels.inl.h"
 //
 #include "kernels/packed/cpu/decode.inl.h"
+#include "kernels/packed/cpu/kv.inl.h"
 
 namespace edgewise::kernels::EW_PACKED_NAMESPACE {
 
@@ -32,6 +33,8 @@ const Int8Table kTable = {
     .quantize_row = QuantizeRowFn,
     .finish_row = FinishRow,
     .half_to_float = HalfToFloatFn,
+    .kv_dot = KvDot,
+    .kv_axpy = KvAxpy,
 };
 
 }  // namespace edgewise::kernels::EW_PACKED_NAMESPACE

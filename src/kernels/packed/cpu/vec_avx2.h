@@ -86,6 +86,9 @@ EW_INLINE void StoreAsInt8(int8_t* p, VI v) {
   const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
+EW_INLINE VI LoadInt8(const int8_t* p) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
 EW_INLINE VF LoadHalf(const uint8_t* p) { return _mm256_cvtph_ps(Load128(p)); }
 
 struct ExpandedStep {

@@ -87,6 +87,7 @@ EW_INLINE VI BitsOf(VF a) { return _mm512_castps_si512(a); }
 EW_INLINE void StoreAsInt8(int8_t* p, VI v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
 }
+EW_INLINE VI LoadInt8(const int8_t* p) { return _mm512_cvtepi8_epi32(Load128(p)); }
 EW_INLINE VF LoadHalf(const uint8_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }

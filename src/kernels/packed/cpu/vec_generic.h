@@ -146,6 +146,9 @@ EW_INLINE VI BitsOf(const VF& a) {
 EW_INLINE void StoreAsInt8(int8_t* p, const VI& v) {
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(v.lane[i]);
 }
+EW_INLINE VI LoadInt8(const int8_t* p) {
+  return MapI([&](int i) { return static_cast<int>(p[i]); });
+}
 EW_INLINE VF LoadHalf(const uint8_t* p) {
   return MapF([&](int i) {
     uint16_t h;

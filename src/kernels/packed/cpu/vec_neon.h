@@ -86,6 +86,12 @@ EW_INLINE void StoreAsInt8(int8_t* p, VI v) {
   const int32_t four = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);
   __builtin_memcpy(p, &four, 4);
 }
+EW_INLINE VI LoadInt8(const int8_t* p) {
+  int32_t four;
+  __builtin_memcpy(&four, p, 4);
+  const int8x8_t bytes = vreinterpret_s8_s32(vdup_n_s32(four));
+  return vmovl_s16(vget_low_s16(vmovl_s8(bytes)));
+}
 EW_INLINE VF LoadHalf(const uint8_t* p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
 
 EW_INLINE void Transpose4x4(const uint8_t* in, uint8_t* out) {
