@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 
 #include "base/units.h"
 #include "cli/commands.h"
@@ -70,8 +71,12 @@ class Tune : public Command {
       return DryRun(console, plan, data, samples);
     }
 
-    EW_ASSIGN(auto method,
-              tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
+    std::unique_ptr<tune::Method> method;
+    if (flags_.method == "edge") {
+      EW_ASSIGN(method, MakeEdge(inv, *exec, *model, location.path, data, &plan));
+    } else {
+      EW_ASSIGN(method, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
+    }
     EW_ASSIGN(plan.predicted_seconds, PredictSeconds(*method, data, plan.steps));
     console.Log(PlanText(plan, data.report));
 
@@ -141,8 +146,54 @@ class Tune : public Command {
     } else {
       plan->memory_limit = DetectMemoryLimit().bytes;
     }
-    if (plan->memory_limit <= 0) return Status::Ok();
+    // Method edge is checked when its windows are known.
+    if (plan->memory_limit <= 0 || flags_.method == "edge") return Status::Ok();
     return tune::CheckMemory(ctx, model, request, plan->memory_limit);
+  }
+
+  // Adaptive layer tuning; the plan's memory becomes that of the largest window.
+  Result<std::unique_ptr<tune::Method>> MakeEdge(Invocation& inv, ExecContext& ctx,
+                                                 const model::Model& model,
+                                                 const std::string& model_path,
+                                                 const TuneData& data, TunePlan* plan) const {
+    EW_ASSIGN(tune::EdgeOptions options, EdgeMethodOptions(flags_));
+    options.total_steps = plan->steps;
+    // The states below a window depend on the base and on how the windows below were tuned.
+    EW_ASSIGN(const std::string base, tune::FingerprintModel(model_path));
+    const std::string made_by =
+        fmt::format("{} {} {} {} {} {} {} {} {} {} {}", base, data.train->fingerprint(),
+                    flags_.rank, flags_.alpha, flags_.dropout, flags_.targets, flags_.lr,
+                    flags_.lr_schedule, flags_.grad_accum, plan->steps, flags_.seed);
+    // "xxh3:" and 32 hexadecimal digits.
+    options.trunk.base_hash =
+        std::strtoull(tune::FingerprintText(made_by).substr(5, 16).c_str(), nullptr, 16);
+    std::vector<std::vector<int32_t>> documents;
+    for (const DatasetSource* source : {data.train.get(), data.valid.get()}) {
+      if (source == nullptr) continue;
+      for (const data::Example& e : source->examples()) documents.push_back(e.ids);
+    }
+    if (!options.trunk.cache_path.empty()) EW_RETURN_IF_ERROR(PosixEnv().CreateDirs(flags_.out));
+    Console& console = inv.console();
+    double last = Now();
+    EW_ASSIGN(auto method,
+              tune::EdgeMethod::Create(
+                  ctx, model, std::move(options), std::move(documents), data.max_tokens,
+                  &inv.stop(), [&console, last](const tune::TrunkProgress& p) mutable {
+                    if (Now() - last < 2 && p.documents_done < p.documents) return;
+                    last = Now();
+                    console.Log(fmt::format("states below window {}: {} of {} tokens", p.exit + 1,
+                                            p.tokens_done, p.tokens));
+                  }));
+    const model::PassMemory need = method->MemoryNeeded();
+    plan->memory.activations = need.activations;
+    plan->memory.scratch += need.scratch;
+    if (plan->memory_limit > 0 && plan->memory.total() > plan->memory_limit) {
+      return OutOfMemory(
+          fmt::format("this run takes {}, the limit is {}: more --exits make smaller "
+                      "windows, shorter rows or --recompute smaller activations",
+                      plan->memory.ToString(), FormatBytes(plan->memory_limit)));
+    }
+    return std::unique_ptr<tune::Method>(std::move(method));
   }
 
   // By the first micro-batch, run twice: the second time without first touches of memory. Forward

@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 
+#include "base/units.h"
+
 namespace edgewise::cli {
 namespace {
 
@@ -51,8 +53,11 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
       ->capture_default_str();
   DeclareData(app, f.data_flags);
 
-  app.add_option("--method", f.method, "lora, last-n (LoRA on the last layers) or full")
-      ->check(CLI::IsMember({"lora", "last-n", "full"}))
+  app.add_option(
+         "--method", f.method,
+         "edge (adaptive layer tuning: a window of layers at a time, bottom-up), lora, last-n "
+         "(LoRA on the last layers) or full")
+      ->check(CLI::IsMember({"edge", "lora", "last-n", "full"}))
       ->capture_default_str();
   app.add_option("--lora-rank,--rank,--lora-r", f.rank, "LoRA rank")
       ->check(CLI::Range(1, 4096))
@@ -72,6 +77,18 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
       ->allow_extra_args(false);
   app.add_option("--last-layers,--num-layers", f.last_layers, "last-n: how many layers")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--exits", f.exits, "edge: into how many windows the layers are cut (default: 4)")
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--no-cache", f.no_cache,
+               "edge: compute the states below a window again in every step");
+  app.add_option("--cache-form", f.cache_codec, "edge: cached states as f32, bf16 or int8")
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
+      ->capture_default_str();
+  app.add_option("--cache-limit", f.cache_limit, "edge: most disk space of the cache, as 2GiB");
+  app.add_option("--head-skip", f.head_skip,
+                 "Leave blocks of the vocabulary below this probability out of the gradient")
+      ->check(CLI::Range(0.0, 0.99))
       ->capture_default_str();
   app.add_option("--init-adapter,--resume-adapter-file", f.init_adapter,
                  "Start from this PEFT adapter");
@@ -135,9 +152,34 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
   app.add_flag("--no-progress", f.no_progress, "Plain progress lines");
 }
 
+Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& f) {
+  EW_ASSIGN(const tune::ModelMethodOptions lora, MethodOptions(f));
+  if (!f.init_adapter.empty()) {
+    return InvalidArgument("--init-adapter is for the methods lora and last-n");
+  }
+  tune::EdgeOptions o;
+  o.lora = lora.lora;
+  o.exits.exits = f.exits;
+  o.trunk.mode = tune::TrunkMode::kCumulative;
+  EW_ASSIGN(o.trunk.codec, tune::ParseHiddenCodec(f.cache_codec));
+  if (!f.cache_limit.empty()) {
+    Result<int64_t> limit = ParseBytes(f.cache_limit);
+    if (!limit.ok()) return InvalidArgument("--cache-limit: " + limit.status().message());
+    o.trunk.cache_max_bytes = *limit;
+  }
+  if (!f.no_cache) o.trunk.cache_path = f.out + "/trunk-states.cache";
+  o.seed = lora.init_seed;
+  o.recompute = f.recompute;
+  o.head_skip_below = static_cast<float>(f.head_skip);
+  o.base_name = lora.base_name;
+  return o;
+}
+
 Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& f) {
   tune::ModelMethodOptions o;
-  EW_ASSIGN(o.kind, tune::ParseMethod(f.method));
+  // The adapter of `edge` is that of `lora`; what is trained when is decided elsewhere.
+  EW_ASSIGN(o.kind, tune::ParseMethod(f.method == "edge" ? "lora" : f.method));
+  o.head_skip_below = static_cast<float>(f.head_skip);
   o.lora.r = f.rank;
   o.lora.lora_alpha = f.alpha > 0 ? f.alpha : 2.0 * static_cast<double>(f.rank);
   o.lora.lora_dropout = f.dropout;

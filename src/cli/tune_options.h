@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "cli/data_options.h"
+#include "tune/edge_method.h"
 #include "tune/model_method.h"
 #include "tune/trainer.h"
 
@@ -26,6 +27,11 @@ struct TuneFlags {
   std::vector<std::string> rank_pattern, alpha_pattern;  // "regex=value"
   int64_t last_layers = 16;
   std::string init_adapter;
+  // Method edge.
+  int64_t exits = 0;
+  bool no_cache = false;
+  std::string cache_codec = "bf16", cache_limit;
+  double head_skip = 0;
   std::string dtype = "as-stored";
   bool recompute = false;
   std::string memory;
@@ -53,6 +59,7 @@ void DeclareTune(CLI::App& app, TuneFlags& flags);
 
 // Error: names the flag.
 Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& flags);
+Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& flags);
 Result<tune::TrainOptions> TrainerOptions(const TuneFlags& flags);
 
 }  // namespace edgewise::cli

@@ -9,10 +9,10 @@
 
 #include "base/rng.h"
 #include "formats/safetensors.h"
-#include "formats/safetensors_writer.h"
 #include "io/json.h"
 #include "kernels/weight_rows.h"
 #include "tune/optimizer.h"
+#include "tune/peft_files.h"
 
 namespace edgewise::tune {
 namespace {
@@ -270,23 +270,52 @@ Result<LossSum> EdgeMethod::Evaluate(const TokenBatch& batch) {
   return sum;
 }
 
+model::PassMemory EdgeMethod::MemoryNeeded() {
+  model::PassMemory most;
+  for (int e = 0; e < static_cast<int>(exits_.size()); ++e) {
+    model::PassOptions o = WindowPass(e, /*train=*/true);
+    o.start_hidden = start_.data();
+    const model::PassMemory one = pass_.MemoryNeeded(o);
+    most.activations = std::max(most.activations, one.activations);
+    most.scratch = std::max(most.scratch, one.scratch);
+  }
+  // Start states here and in the trunk.
+  most.scratch += 2 * start_.size() * static_cast<int64_t>(sizeof(float));
+  return most;
+}
+
+// The adapter's arrays go into a file that PEFT reads when there is one adapter for the whole
+// model; everything else into one of ours.
 Result<std::vector<ResultFile>> EdgeMethod::Files() {
-  auto writer = std::make_shared<formats::SafetensorsWriter>();
-  EW_RETURN_IF_ERROR(SaveParameters(params_, *writer));
-  ResultFile file;
-  file.name = kStateFile;
-  file.bytes = writer->FileBytes();
-  file.write = [writer](WritableFile& out) { return writer->WriteTo(out); };
+  std::vector<model::Parameter> lora, rest;
+  for (const model::Parameter& p : params_) {
+    (cumulative() && !p.name.starts_with("exit.") ? lora : rest).push_back(p);
+  }
   std::vector<ResultFile> files;
-  files.push_back(std::move(file));
+  if (!lora.empty()) {
+    EW_ASSIGN(ResultFile file, TensorFile(kAdapterFile, lora));
+    files.push_back(std::move(file));
+    files.push_back(AdapterConfigFile(adapter(0), options_.base_name));
+  }
+  if (!rest.empty()) {
+    EW_ASSIGN(ResultFile file, TensorFile(kStateFile, rest));
+    files.push_back(std::move(file));
+  }
   return files;
 }
 
 Status EdgeMethod::Restore(const std::string& directory) {
-  const std::string path = JoinPath(directory, kStateFile);
-  EW_ASSIGN(auto source, formats::SafetensorsFile::Open(path));
-  const Status status = LoadParameters(*source, params_);
-  return status.ok() ? status : status.WithContext(path);
+  std::vector<model::Parameter> lora, rest;
+  for (const model::Parameter& p : params_) {
+    (cumulative() && !p.name.starts_with("exit.") ? lora : rest).push_back(p);
+  }
+  for (const auto& [name, params] : {std::pair{kAdapterFile, lora}, std::pair{kStateFile, rest}}) {
+    if (params.empty()) continue;
+    const std::string path = JoinPath(directory, name);
+    EW_ASSIGN(auto source, formats::SafetensorsFile::Open(path));
+    EW_RETURN_IF_ERROR(LoadParameters(*source, params).WithContext(path));
+  }
+  return Status::Ok();
 }
 
 std::string EdgeMethod::SaveState() const {

@@ -79,7 +79,8 @@ class EdgeMethod : public Method {
   model::ExitHead head(int exit) const;
   const Trunk& trunk() const { return *trunk_; }
   const EdgeOptions& options() const { return options_; }
-  model::PassMemory memory() const { return pass_.memory(); }
+  // The largest window's activations and working buffers, start states included.
+  model::PassMemory MemoryNeeded();
 
  private:
   // The trainable things of one exit beside the adapter.

@@ -5,45 +5,19 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
-#include <set>
 #include <utility>
 
 #include "formats/peft.h"
 #include "formats/safetensors.h"
-#include "formats/safetensors_writer.h"
 #include "io/json.h"
 #include "tune/optimizer.h"
+#include "tune/peft_files.h"
 
 namespace edgewise::tune {
 namespace {
 
-constexpr const char* kAdapterFile = "adapter_model.safetensors";
-constexpr const char* kAdapterConfig = "adapter_config.json";
 constexpr const char* kModelFile = "model.safetensors";
 constexpr int64_t kMaxExtraBytes = int64_t{256} << 20;
-
-ResultFile TextFile(std::string name, std::string text) {
-  ResultFile file;
-  file.name = std::move(name);
-  file.bytes = static_cast<int64_t>(text.size());
-  file.write = [text = std::move(text)](WritableFile& out) {
-    return out.Append(std::as_bytes(std::span(text.data(), text.size())));
-  };
-  return file;
-}
-
-// The targets as a list of names, which every version of PEFT reads alike.
-void ListTargets(const model::LoraAdapter& adapter, formats::LoraConfig* config) {
-  if (config->targets != formats::LoraConfig::Targets::kAllLinear) return;
-  std::set<std::string> names;
-  for (int64_t layer = 0; layer < adapter.num_layers(); ++layer) {
-    for (model::LinearKind kind : model::kAllLinears) {
-      if (adapter.slot(layer, kind) != nullptr) names.insert(std::string(LinearName(kind)));
-    }
-  }
-  config->targets = formats::LoraConfig::Targets::kList;
-  config->target_modules.assign(names.begin(), names.end());
-}
 
 }  // namespace
 
@@ -152,19 +126,9 @@ Result<LossSum> ModelMethod::Evaluate(const TokenBatch& batch) {
 
 Result<std::vector<ResultFile>> ModelMethod::Files() {
   std::vector<ResultFile> files;
-  auto writer = std::make_shared<formats::SafetensorsWriter>();
-  EW_RETURN_IF_ERROR(SaveParameters(params(), *writer));
-  ResultFile tensors;
-  tensors.name = adapter_ ? kAdapterFile : kModelFile;
-  tensors.bytes = writer->FileBytes();
-  tensors.write = [writer](WritableFile& out) { return writer->WriteTo(out); };
+  EW_ASSIGN(ResultFile tensors, TensorFile(adapter_ ? kAdapterFile : kModelFile, params()));
   files.push_back(std::move(tensors));
-  if (adapter_) {
-    formats::LoraConfig config = adapter_->lora_config();
-    ListTargets(*adapter_, &config);
-    config.base_model_name_or_path = options_.base_name;
-    files.push_back(TextFile(kAdapterConfig, formats::FormatLoraConfig(config)));
-  }
+  if (adapter_) files.push_back(AdapterConfigFile(*adapter_, options_.base_name));
   return files;
 }
 
