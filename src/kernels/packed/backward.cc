@@ -41,23 +41,6 @@ SparseCursor CursorAt(const AlignedBuffer& cursors, const PackedMatrix& w, int64
   return cursors.as<SparseCursor>()[tile * CeilDiv(w.layout().units, 2) + pair];
 }
 
-// The factors of the two halves (16 columns each) of a unit: out [2][16].
-void HalfFactors(const TileReader& reader, const PackedFormat& f, int64_t owner, int64_t unit,
-                 float* scales, float* mins) {
-  for (int64_t h = 0; h < 2; ++h) {
-    // A half beyond the matrix takes any group: its columns are not used.
-    const int64_t col = std::min(unit * kUnitCols + 16 * h, f.cols - 1);
-    const int64_t g = reader.GroupOf(col);
-    if (h == 1 && f.group != 16) {
-      std::memcpy(scales + 16, scales, 64);
-      if (f.has_min) std::memcpy(mins + 16, mins, 64);
-      continue;
-    }
-    reader.Scales(owner, g, 1, scales + 16 * h);
-    if (f.has_min) reader.Mins(owner, g, 1, mins + 16 * h);
-  }
-}
-
 // Whether codes are int8 on one scale per row already.
 bool OneScale(const PackedFormat& f) { return f.group == 0 && !f.has_min; }
 
@@ -142,7 +125,7 @@ class IntegerBackward {
       if (!OneScale(f_)) {
         alignas(64) float scales[32] = {}, mins[32] = {};
         if (owner[u] >= 0) {
-          HalfFactors(reader_, f_, owner[u], 2 * pair + u, scales, mins);
+          reader_.HalfFactors(owner[u], 2 * pair + u, scales, mins);
           for (int64_t i = 0; i < 32; ++i) {
             const float s = fold_[tile * kTileRows + i % kTileRows];
             const float inverse = s > 0 ? 1.0f / s : 0.0f;
@@ -280,7 +263,7 @@ void PackedPanels::Pack(int64_t col, int64_t cols, int64_t row, int64_t rows, in
       reader.ReadPair(tile0 + tile, 2 * pair, units, CursorAt(cursors_, w_, tile, pair), codes,
                       owner);
       for (int64_t u = 0; u < units; ++u) {
-        if (owner[u] >= 0) HalfFactors(reader, f, owner[u], 2 * pair + u, scales, mins);
+        if (owner[u] >= 0) reader.HalfFactors(owner[u], 2 * pair + u, scales, mins);
         uint8_t* unit = codes + u * kUnitElements;
         if (f.bits == 8 && table_.signed8) {
           for (int64_t i = 0; i < kUnitElements; ++i) unit[i] ^= 0x80;

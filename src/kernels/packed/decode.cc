@@ -1,7 +1,6 @@
-// Codes and values of a packed matrix in plain C++.
+// Codes of a packed matrix in plain C++: the specification of the fast unpackers.
 #include <algorithm>
 #include <bit>
-#include <vector>
 
 #include "base/checked.h"
 #include "kernels/packed/packed_matrix.h"
@@ -116,46 +115,6 @@ void PackedMatrix::DecodeUnits(int64_t tile, int64_t first, int64_t count, uint8
       return DecodeNm(*this, tile, first, count, codes);
     case Structure::kBlock:
       return DecodeBlocks(*this, tile, first, count, codes, present);
-  }
-}
-
-void PackedMatrix::UnpackRows(int64_t begin, int64_t count, float* out, int64_t ld) const {
-  const int64_t units = layout_.units;
-  std::vector<uint8_t> codes(static_cast<size_t>(units * kUnitElements));
-  const auto present = std::make_unique<bool[]>(static_cast<size_t>(units));
-  const int64_t end = begin + count;
-  const bool per_block = format_.structure == Structure::kBlock && format_.group > 0;
-  const int64_t groups = per_block ? CeilDiv(format_.cols, format_.group) : layout_.groups;
-  std::vector<float> scales(static_cast<size_t>(RoundUp(groups, 16) * kTileRows) * 2);
-  float* mins = scales.data() + scales.size() / 2;
-  for (int64_t tile = begin / kTileRows; tile * kTileRows < end; ++tile) {
-    DecodeUnits(tile, 0, units, codes.data(), present.get());
-    if (per_block) {
-      for (int64_t i = index(tile); i < index(tile + 1); ++i) {
-        const int64_t at = block(i) * layout_.groups * kTileRows;
-        LoadScales(i, 0, layout_.groups, scales.data() + at);
-        if (format_.has_min) LoadMins(i, 0, layout_.groups, mins + at);
-      }
-    } else {
-      LoadScales(tile, 0, groups, scales.data());
-      if (format_.has_min) LoadMins(tile, 0, groups, mins);
-    }
-    const int64_t stop = std::min(end, (tile + 1) * kTileRows);
-    for (int64_t row = std::max(begin, tile * kTileRows); row < stop; ++row) {
-      const int64_t r = row - tile * kTileRows;
-      float* y = out + (row - begin) * ld;
-      for (int64_t c = 0; c < format_.cols; ++c) {
-        const int64_t g = (format_.group == 0 ? 0 : c / format_.group) * kTileRows + r;
-        const int code = codes[static_cast<size_t>(c / 4 * 64 + r * 4 + c % 4)];
-        const float product =
-            scales[static_cast<size_t>(g)] * static_cast<float>(code - format_.zero());
-        const bool pruned = !present[static_cast<size_t>(c / kUnitCols)] || code == format_.zero();
-        y[c] = format_.has_min
-                   ? (present[static_cast<size_t>(c / kUnitCols)] ? product + mins[g] : 0.0f)
-               : pruned ? 0.0f
-                        : product;
-      }
-    }
   }
 }
 

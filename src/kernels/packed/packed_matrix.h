@@ -43,7 +43,7 @@ class PackedMatrix {
   WeightRef Ref() const { return {rows(), cols(), DType::kF32, nullptr, 0, this}; }
 
   // out [count, cols] (row stride ld) = rows begin .. begin+count-1 as fp32; elements that are
-  // pruned are +0. Reference speed; see linear.h for rows gathered by many threads.
+  // pruned are 0. One thread; linear.h has rows gathered by many.
   void UnpackRows(int64_t begin, int64_t count, float* out, int64_t ld) const;
 
   // ---- For kernels ----

@@ -115,4 +115,19 @@ void TileReader::Scales(int64_t owner, int64_t first, int64_t count, float* out)
   table_.half_to_float(halves, count * kTileRows, out);
 }
 
+void TileReader::HalfFactors(int64_t owner, int64_t unit, float* scales, float* mins) const {
+  const PackedFormat& f = w_.format();
+  for (int64_t h = 0; h < 2; ++h) {
+    if (h == 1 && f.group != 16) {
+      std::memcpy(scales + 16, scales, 64);
+      if (f.has_min) std::memcpy(mins + 16, mins, 64);
+      continue;
+    }
+    // A half beyond the matrix takes any group: its columns are not used.
+    const int64_t g = GroupOf(std::min(unit * kUnitCols + 16 * h, f.cols - 1));
+    Scales(owner, g, 1, scales + 16 * h);
+    if (f.has_min) Mins(owner, g, 1, mins + 16 * h);
+  }
+}
+
 }  // namespace edgewise::kernels

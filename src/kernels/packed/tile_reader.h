@@ -47,6 +47,9 @@ class TileReader {
   // once.
   void Prefetch(int64_t owner, int64_t count) const;
   void Scales(int64_t owner, int64_t first, int64_t count, float* out) const;
+  // The factors of the two halves (16 columns each) of a unit: scales and mins [2][16]; mins only
+  // where the format has them.
+  void HalfFactors(int64_t owner, int64_t unit, float* scales, float* mins) const;
   void Mins(int64_t owner, int64_t first, int64_t count, float* out) const {
     w_.LoadMins(owner, first, count, out);
   }
