@@ -65,6 +65,12 @@ class Tune : public Command {
     TunePlan plan;
     EW_RETURN_IF_ERROR(Plan(*exec, *model, method_options, data, &plan));
     if (flags_.dry_run) {
+      // The windows of adaptive tuning are prepared on disk, which a dry run must not do.
+      if (flags_.method != "edge") {
+        EW_ASSIGN(auto probe,
+                  tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
+        EW_ASSIGN(plan.predicted_seconds, PredictSeconds(*probe, data, plan.steps));
+      }
       EW_ASSIGN(const std::vector<data::PreviewSample> samples,
                 data::PreviewDataset(data.train_path, pipeline->masker(),
                                      pipeline->OptionsFor("train"), kPreviewSamples));
@@ -231,8 +237,7 @@ class Tune : public Command {
   static Status DryRun(Console& console, const TunePlan& plan, const TuneData& data,
                        const std::vector<data::PreviewSample>& samples) {
     OrderedJson json = PlanJson(plan);
-    // Nothing has been run, so there is no rate to predict with.
-    json["predicted_seconds"] = nullptr;
+    if (plan.predicted_seconds == 0) json["predicted_seconds"] = nullptr;
     json["data"] = data.report;
     json["samples"] = OrderedJson::array();
     std::string text = PlanText(plan, data.report) + "\n";

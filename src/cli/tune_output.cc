@@ -47,7 +47,8 @@ std::string PlanText(const TunePlan& plan, const std::string& data_report) {
       "tokens\npredicted: {}, {}",
       plan.model, plan.method, FormatCount(static_cast<double>(plan.trainable_parameters)),
       FormatCount(static_cast<double>(plan.base_parameters)), data_report, plan.steps,
-      plan.batches_per_epoch, plan.batch_tokens, FormatSeconds(plan.predicted_seconds),
+      plan.batches_per_epoch, plan.batch_tokens,
+      plan.predicted_seconds > 0 ? FormatSeconds(plan.predicted_seconds) : "no time",
       plan.memory.ToString());
   if (plan.memory_limit > 0) text += fmt::format(" (limit {})", FormatBytes(plan.memory_limit));
   return text;

@@ -117,7 +117,8 @@ TEST(LoraMatcher, HostileExpressions) {
 class PeftFiles : public ::testing::Test {
  protected:
   void SetUp() override {
-    dir_ = ::testing::TempDir() + "/peft_test";
+    dir_ = ::testing::TempDir() + "/peft_test_" +
+           ::testing::UnitTest::GetInstance()->current_test_info()->name();
     std::filesystem::remove_all(dir_);
     std::filesystem::create_directories(dir_);
   }
