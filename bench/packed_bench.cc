@@ -2,6 +2,7 @@
 //   build/release/packed_bench --benchmark_filter=forward/m512 [--threads=2]
 #include <benchmark/benchmark.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -68,7 +69,11 @@ PackedMatrix MakeMatrix(PackedFormat f, Shape s) {
   f.rows = s.out;
   f.cols = s.in;
   Rng rng(1, RngStream::kTest);
-  return PackFromQuantized(f, MakeRandomPacked(f, rng).View(f)).value();
+  // Weights with the distribution of real ones, so that errors of gradients mean something.
+  const RandomPacked pattern = MakeRandomPacked(f, rng);
+  std::vector<float> w(pattern.q.size());
+  for (float& x : w) x = static_cast<float>(rng.NextNormal());
+  return Pack(f, w.data(), s.in, pattern.keep.empty() ? nullptr : pattern.keep.data()).value();
 }
 
 void Forward(benchmark::State& state, Bench& b, PackedFormat f, Shape s, int64_t m) {
@@ -111,11 +116,24 @@ void Backward(benchmark::State& state, Bench& b, PackedFormat f, Shape s, int64_
   const PackedMatrix w = MakeMatrix(f, s);
   FloatBuffer dy(m * s.out), dx(m * s.in);
   Rng rng(2, RngStream::kTest);
-  for (int64_t i = 0; i < m * s.out; ++i) dy[i] = rng.NextFloat() - 0.5f;
+  for (int64_t i = 0; i < m * s.out; ++i) dy[i] = static_cast<float>(rng.NextNormal());
   for (auto _ : state) {
     LinearBackwardInput(*b.ctx, m, dy.data(), s.out, w.Ref(), dx.data(), s.in,
                         Accumulate::kOverwrite, options);
     benchmark::DoNotOptimize(dx.data());
+  }
+  if (options.mode == BackwardMode::kInteger) {
+    FloatBuffer exact(m * s.in);
+    LinearBackwardInput(*b.ctx, m, dy.data(), s.out, w.Ref(), exact.data(), s.in);
+    double error = 0, norm = 0, dot = 0, other = 0;
+    for (int64_t i = 0; i < m * s.in; ++i) {
+      error += std::pow(static_cast<double>(dx[i]) - exact[i], 2);
+      norm += std::pow(static_cast<double>(exact[i]), 2);
+      other += std::pow(static_cast<double>(dx[i]), 2);
+      dot += static_cast<double>(dx[i]) * exact[i];
+    }
+    state.counters["relative_error"] = std::sqrt(error / norm);
+    state.counters["cosine"] = dot / std::sqrt(norm * other);
   }
   const double ops = 2.0 * static_cast<double>(m * s.out * s.in * state.iterations());
   state.counters["GFLOPs"] = benchmark::Counter(ops * 1e-9, benchmark::Counter::kIsRate);
