@@ -172,7 +172,9 @@ Result<formats::CheckpointInfo> Save(Env& env, const std::string& dir, const Run
   EW_ASSIGN(std::vector<ResultFile> files, method.Files());
   formats::SafetensorsWriter moments;
   EW_RETURN_IF_ERROR(optimizer.Save(moments));
-  EW_ASSIGN(std::string state_json, StateJson(identity, state));
+  RunState with_method = state;
+  with_method.method_state = method.SaveState();
+  EW_ASSIGN(std::string state_json, StateJson(identity, with_method));
   int64_t expected = moments.FileBytes() + static_cast<int64_t>(state_json.size());
   for (const ResultFile& file : files) expected += file.bytes;
   EW_ASSIGN(auto writer, formats::CheckpointWriter::Begin(env, dir, state.step, expected));
