@@ -178,7 +178,11 @@ class Tune : public Command {
       if (source == nullptr) continue;
       for (const data::Example& e : source->examples()) documents.push_back(e.ids);
     }
-    if (!options.trunk.cache_path.empty()) EW_RETURN_IF_ERROR(PosixEnv().CreateDirs(flags_.out));
+    if (!options.trunk.cache_path.empty()) {
+      EW_RETURN_IF_ERROR(PosixEnv().CreateDirs(flags_.out));
+      // A new run tunes the windows below anew, perhaps with other options.
+      if (flags_.resume.empty()) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(options.trunk.cache_path));
+    }
     Console& console = inv.console();
     double last = Now();
     EW_ASSIGN(auto method,
