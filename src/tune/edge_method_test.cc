@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "tune/optimizer.h"
+#include "tune/run_state.h"
 
 namespace edgewise::tune {
 namespace {
@@ -220,6 +221,26 @@ TEST_F(EdgeMethodTest, StoppedAndRestoredGoesOnInTheSameBits) {
           << p.name;
     }
   }
+}
+
+// What the schedule remembers is part of a checkpoint.
+TEST_F(EdgeMethodTest, CheckpointsHoldTheStateOfTheSchedule) {
+  auto m = Make(Options(TrunkMode::kFrozen, ""));
+  AdamW adam({}, m->params());
+  Train(*m, adam, 0, 3);
+  RunIdentity identity;
+  identity.options_json = "{}";
+  RunState state;
+  state.step = 3;
+  ASSERT_TRUE(SaveRunState(PosixEnv(), dir_, identity, state, *m, adam).ok());
+  const auto saved = FindSavedRun(PosixEnv(), dir_, nullptr);
+  ASSERT_TRUE(saved.ok()) << saved.status().message();
+  ASSERT_TRUE(saved->has_value());
+  EXPECT_EQ((*saved)->state.method_state, m->SaveState());
+  auto again = Make(Options(TrunkMode::kFrozen, ""));
+  AdamW moments({}, again->params());
+  const Status restored = RestoreSavedRun(**saved, *again, moments);
+  EXPECT_TRUE(restored.ok()) << restored.message();
 }
 
 // With a cumulative trunk the result is one adapter on the whole model.
