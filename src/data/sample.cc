@@ -6,7 +6,6 @@
 #include <limits>
 #include <optional>
 
-#include "data/json_type.h"
 #include "text/chat_template.h"
 #include "text/jinja/template.h"
 
@@ -23,6 +22,27 @@ constexpr std::string_view kColumns[] = {"messages",    "conversations", "prompt
                                          "tools",       "role",          "content"};
 constexpr std::string_view kRoles[] = {"system",   "user",      "assistant",    "tool",
                                        "function", "developer", "tool_results", "ipython"};
+
+// JSON's name of the type, with its article.
+std::string_view TypeOf(const Value& v) {
+  switch (v.kind()) {
+    case Kind::kNone:
+      return "null";
+    case Kind::kBool:
+      return "a boolean";
+    case Kind::kInt:
+    case Kind::kFloat:
+      return "a number";
+    case Kind::kString:
+      return "a string";
+    case Kind::kList:
+      return "an array";
+    case Kind::kDict:
+      return "an object";
+    default:
+      return "missing";
+  }
+}
 
 class RowReader {
  public:
