@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "plan/device.h"
 
 namespace edgewise::cli {
 
@@ -18,5 +19,11 @@ std::unique_ptr<Command> MakeInspect();
 std::unique_ptr<Command> MakeMerge();
 std::unique_ptr<Command> MakeExport();
 std::unique_ptr<Command> MakeBench();
+std::unique_ptr<Command> MakeDevice();
+
+// The kept profile of this machine, measured first when there is none (or `refresh`). `disk`: a
+// directory on the disk to measure; "": that of the profile.
+Result<plan::Device> MeasuredDevice(Invocation& inv, bool refresh = false,
+                                    const std::string& disk = "");
 
 }  // namespace edgewise::cli

@@ -1,0 +1,50 @@
+// Measures the machine at hand: what every prediction rests on. Every figure is the best of several
+// short runs, since other work on the machine only ever makes them slower.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "exec/context.h"
+#include "plan/device.h"
+
+namespace edgewise::schedule {
+
+struct MeasureOptions {
+  std::string disk_directory;               // where the disk is measured (models lie there)
+  int64_t disk_bytes = int64_t{256} << 20;  // of the temporary file
+  std::string version;                      // of the program, for the record
+  // Called with what is measured next; may be empty.
+  std::function<void(std::string_view)> progress;
+};
+
+// The whole profile, about half a minute. Error: the directory cannot be written, or has no room.
+Result<plan::Device> MeasureDevice(ExecContext& ctx, const MeasureOptions& options);
+
+// ---- Parts of it ----
+// Rates of the kernels on all forms of weights at two sizes, for many rows and for one.
+std::vector<plan::KernelRate> MeasureKernels(ExecContext& ctx,
+                                             const std::function<void(std::string_view)>& progress);
+// GB/s at which all threads together read and write arrays of `bytes` each has for itself.
+struct Bandwidth {
+  double read_gbps = 0, write_gbps = 0;
+};
+Bandwidth MeasureBandwidth(ExecContext& ctx, int64_t bytes_per_thread);
+// Sequential reads and writes of 1 MiB pieces of a new file, page cache left out (O_DIRECT, or
+// dropped where the file system has none) and page cache used. The file is removed again.
+struct DiskRates {
+  double read_gbps = 0, cached_read_gbps = 0, write_gbps = 0;
+};
+Result<DiskRates> MeasureDisk(const std::string& directory, int64_t bytes);
+
+// Where the profile of this machine is kept: $XDG_CACHE_HOME/edgewise (~/.cache/edgewise), by
+// processor, instruction set, threads and version.
+std::string DevicePath(const ExecContext& ctx, std::string_view version);
+// The kept profile. Error: kNotFound when there is none; kBadInput when it cannot be read.
+Result<plan::Device> LoadDevice(const std::string& path);
+Status SaveDevice(const plan::Device& device, const std::string& path);
+
+}  // namespace edgewise::schedule
