@@ -6,6 +6,7 @@
 #include <limits>
 #include <optional>
 
+#include "data/json_type.h"
 #include "text/chat_template.h"
 #include "text/jinja/template.h"
 
@@ -16,33 +17,8 @@ namespace {
 using text::jinja::Kind;
 using text::jinja::Value;
 
-constexpr std::string_view kColumns[] = {"messages",    "conversations", "prompt",    "completion",
-                                         "instruction", "input",         "output",    "system",
-                                         "history",     "text",          "input_ids", "labels",
-                                         "tools",       "role",          "content"};
 constexpr std::string_view kRoles[] = {"system",   "user",      "assistant",    "tool",
                                        "function", "developer", "tool_results", "ipython"};
-
-// JSON's name of the type, with its article.
-std::string_view TypeOf(const Value& v) {
-  switch (v.kind()) {
-    case Kind::kNone:
-      return "null";
-    case Kind::kBool:
-      return "a boolean";
-    case Kind::kInt:
-    case Kind::kFloat:
-      return "a number";
-    case Kind::kString:
-      return "a string";
-    case Kind::kList:
-      return "an array";
-    case Kind::kDict:
-      return "an object";
-    default:
-      return "missing";
-  }
-}
 
 class RowReader {
  public:
@@ -399,46 +375,6 @@ class RowReader {
 };
 
 }  // namespace
-
-std::string_view FormatName(Format format) {
-  switch (format) {
-    case Format::kMessages:
-      return "messages";
-    case Format::kShareGpt:
-      return "sharegpt";
-    case Format::kPromptCompletion:
-      return "prompt-completion";
-    case Format::kAlpaca:
-      return "alpaca";
-    case Format::kText:
-      return "text";
-    case Format::kTokens:
-      return "tokens";
-  }
-  return "unknown";
-}
-
-Result<ColumnMap> ParseColumnMap(std::string_view text) {
-  ColumnMap map;
-  while (!text.empty()) {
-    const size_t comma = std::min(text.find(','), text.size());
-    const std::string_view part = text.substr(0, comma);
-    text.remove_prefix(std::min(comma + 1, text.size()));
-    const size_t equals = part.find('=');
-    if (equals == std::string_view::npos || equals == 0 || equals + 1 == part.size()) {
-      return InvalidArgument(
-          fmt::format("column map: '{}' is not of the form name=field", part.substr(0, 80)));
-    }
-    const std::string_view name = part.substr(0, equals);
-    if (std::find(std::begin(kColumns), std::end(kColumns), name) == std::end(kColumns)) {
-      return InvalidArgument(
-          fmt::format("column map: unknown name '{}' (known: {})", name.substr(0, 40),
-                      fmt::join(std::begin(kColumns), std::end(kColumns), ", ")));
-    }
-    map[std::string(name)] = std::string(part.substr(equals + 1));
-  }
-  return map;
-}
 
 Result<Sample> ParseSample(const Value& row, const ColumnMap& columns) {
   return RowReader(row, columns).Read();
