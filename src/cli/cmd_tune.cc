@@ -41,6 +41,7 @@ class Tune : public Command {
     Result<model::StorageDType> storage = model::ParseStorageDType(flags_.dtype);
     if (!storage.ok()) return InvalidArgument("--dtype: " + storage.status().message());
     load.storage = *storage;
+    load.keep_quant = flags_.keep_quant;
 
     Console& console = inv.console();
     EW_ASSIGN(ExecContext * exec, inv.Exec());

@@ -11,6 +11,8 @@ void DeclareModel(CLI::App& app, ModelOptions& options) {
   app.add_option("--dtype", options.dtype,
                  "Type in which weights are held: as-stored, fp32, bf16, fp16")
       ->capture_default_str();
+  app.add_flag("--keep-quant", options.keep_quant,
+               "GGUF: compute on its quantised blocks as they are, in the file's size");
 }
 
 Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const ModelOptions& options) {
@@ -19,6 +21,7 @@ Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const Model
   Result<model::StorageDType> storage = model::ParseStorageDType(options.dtype);
   if (!storage.ok()) return InvalidArgument("--dtype: " + storage.status().message());
   session.load.storage = *storage;
+  session.load.keep_quant = options.keep_quant;
   session.adapter = options.adapter;
   session.max_context = options.max_context;
   EW_ASSIGN(ExecContext * exec, inv.Exec());

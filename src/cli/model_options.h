@@ -14,10 +14,11 @@ struct ModelOptions {
   std::string model;
   std::string adapter;
   std::string dtype = "as-stored";
+  bool keep_quant = false;
   int64_t max_context = 0;
 };
 
-// The positional MODEL, --adapter, --dtype.
+// The positional MODEL, --adapter, --dtype, --keep-quant.
 void DeclareModel(CLI::App& app, ModelOptions& options);
 
 // Error: no model named, everything that Session::Open finds.

@@ -94,6 +94,8 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
                  "Start from this PEFT adapter");
   app.add_option("--dtype", f.dtype, "Type in which the base is held: as-stored, fp32, bf16, fp16")
       ->capture_default_str();
+  app.add_flag("--keep-quant", f.keep_quant,
+               "GGUF: tune on its quantised blocks as they are, in the file's size");
   app.add_flag("--recompute,--gradient-checkpointing,--grad-checkpoint", f.recompute,
                "Keep layer inputs only: less memory, about a third slower");
   app.add_option("--memory", f.memory, "Most resident memory, for example 2GiB");

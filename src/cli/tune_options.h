@@ -33,6 +33,7 @@ struct TuneFlags {
   std::string cache_codec = "bf16", cache_limit;
   double head_skip = 0;
   std::string dtype = "as-stored";
+  bool keep_quant = false;
   bool recompute = false;
   std::string memory;
 

@@ -3,10 +3,12 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "formats/gguf.h"
 #include "formats/tensor_source.h"
+#include "kernels/packed/packed_matrix.h"
 #include "model/config.h"
 #include "model/weight_table.h"
 
@@ -22,6 +24,8 @@ class GgufTensors : public formats::TensorSource {
   std::vector<std::string> Names() const override;
   bool Has(std::string_view name) const override { return entries_.find(name) != entries_.end(); }
   Result<HostTensor> Get(std::string_view name) const override;
+  // The same values in packed form; nothing for a type that has none.
+  Result<std::optional<kernels::PackedMatrix>> Packed(std::string_view name) const;
   void Drop(std::string_view name) const override;
   // Tensors of the file that are no weight of the model.
   const std::vector<std::string>& unexpected() const { return unexpected_; }

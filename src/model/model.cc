@@ -6,8 +6,10 @@
 #include <new>
 
 #include "base/rng.h"
+#include "formats/tensor_source.h"
 #include "kernels/packed/packed_matrix.h"
 #include "model/model_builder.h"
+#include "model/packed_base.h"
 #include "tensor/dtype.h"
 
 namespace edgewise::model {
@@ -94,6 +96,7 @@ void* ModelBuilder::Allocate(const WeightId& id, DType dtype) {
   const size_t bytes = static_cast<size_t>(Elements(ShapeOf(config(), id))) * DTypeBytes(dtype);
   auto buffer = std::make_shared<AlignedBuffer>(bytes);
   void* data = buffer->data();
+  model_->allocated_.insert(data);
   Set(id, dtype, data, std::move(buffer));
   return data;
 }
@@ -159,6 +162,25 @@ Result<std::unique_ptr<Model>> Model::FromWeights(ModelConfig config, ModelWeigh
   return model;
 }
 
+int64_t Model::MappedBytes(const WeightId& id) const {
+  if (source_ == nullptr || !id.is_matrix()) return 0;
+  const kernels::WeightRef& w = MatrixOf(weights_, id);
+  const void* data = w.packed != nullptr ? w.packed->bytes().data() : w.data;
+  return allocated_.count(data) != 0 ? 0 : MatrixBytes(w);
+}
+
+void Model::DropCached(const WeightId& id) const {
+  if (source_ == nullptr) return;
+  const std::string name = HfName(config_, id);
+  for (const std::string& stored : {name, PackedName(name), std::string("lm_head.weight")}) {
+    const bool tied_head = stored == "lm_head.weight" && id.role == WeightRole::kEmbedding;
+    if ((stored != "lm_head.weight" || tied_head || id.role == WeightRole::kHead) &&
+        source_->Has(stored)) {
+      source_->Drop(stored);
+    }
+  }
+}
+
 Status Model::MakeTrainable() {
   if (trainable_) return Status::Ok();
   for (const WeightId& id : ListWeights(config_)) {
@@ -187,6 +209,8 @@ Status Model::MakeTrainable() {
     std::unique_ptr<Model> copy = builder.Finish();
     weights_ = std::move(copy->weights_);
     owners_ = std::move(copy->owners_);
+    allocated_ = std::move(copy->allocated_);
+    source_.reset();
   } catch (const std::bad_alloc&) {
     return NoMemory(config_);
   }

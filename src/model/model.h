@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,10 @@
 #include "model/weight_table.h"
 #include "model/weights.h"
 
+namespace edgewise::formats {
+class TensorSource;
+}
+
 namespace edgewise::model {
 
 enum class StorageDType { kAsStored, kF32, kBF16, kF16 };
@@ -20,10 +25,14 @@ Result<StorageDType> ParseStorageDType(std::string_view text);
 
 struct LoadOptions {
   // Type in which the matrices are held; norms and biases are always fp32. kAsStored maps what the
-  // kernels can read in place and converts the rest (quantised GGUF blocks become fp32 then).
+  // kernels can read in place and converts the rest (quantised GGUF blocks become fp32 then, but
+  // for keep_quant). Packed weights stay packed with kAsStored and are unpacked with the others.
   StorageDType storage = StorageDType::kAsStored;
   // Fail when a weight is NaN or infinite (reads the whole file).
   bool check_finite = false;
+  // GGUF: blocks of the types that have a packed form (Q4_0 .. Q6_K) are held and computed on as
+  // they are, value for value, in about the bytes that the file has for them.
+  bool keep_quant = false;
 };
 
 class Model {
@@ -56,6 +65,11 @@ class Model {
   // Writable values of a trainable model, null otherwise (weight_table.h lists the weights).
   float* MutableData(const WeightId& id);
 
+  // Bytes of a weight that lie in a mapped file, 0 when it is held in memory.
+  int64_t MappedBytes(const WeightId& id) const;
+  // Tells the system that the pages of a mapped weight need not stay in memory for now.
+  void DropCached(const WeightId& id) const;
+
   int64_t weight_bytes() const { return WeightBytes(config_, weights_); }
   // What loading found worth saying: tensors that no part of the model uses, and the like.
   const std::vector<std::string>& notes() const { return notes_; }
@@ -68,6 +82,8 @@ class Model {
   ModelWeights weights_;
   std::vector<std::shared_ptr<const void>> owners_;
   std::vector<std::string> notes_;
+  std::shared_ptr<const formats::TensorSource> source_;  // that mapped weights come from, or null
+  std::set<const void*> allocated_;                      // weights that are not mapped
   bool trainable_ = false;
 };
 

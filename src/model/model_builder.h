@@ -24,6 +24,10 @@ class ModelBuilder {
   void SetPacked(const WeightId& id, kernels::PackedMatrix matrix);
   // New owned storage for the weight, to be filled by the caller. Throws std::bad_alloc.
   void* Allocate(const WeightId& id, DType dtype);
+  // Where mapped weights come from; kept as long as the model.
+  void SetSource(std::shared_ptr<const formats::TensorSource> source) {
+    model_->source_ = std::move(source);
+  }
   void AddNote(std::string note) { model_->notes_.push_back(std::move(note)); }
 
   // Ties the head where the config says so.

@@ -1,8 +1,10 @@
 // Loading: one walk over the list of weights, whatever the file format.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <new>
+#include <optional>
 #include <set>
 
 #include "formats/gguf.h"
@@ -70,8 +72,27 @@ bool Aligned(const void* data, DType dtype) {
   return reinterpret_cast<uintptr_t>(data) % DTypeBytes(dtype) == 0;
 }
 
+// Type of the floats that packed weights are unpacked to; nothing: they stay packed.
+std::optional<DType> UnpackedType(const LoadOptions& options) {
+  if (options.storage == StorageDType::kAsStored) return std::nullopt;
+  return HeldType({WeightRole::kEmbedding}, DType::kF32, options.storage);
+}
+
+void Unpack(const kernels::PackedMatrix& matrix, DType dtype, void* out) {
+  const int64_t cols = matrix.cols();
+  const int64_t step = std::clamp<int64_t>((int64_t{1} << 18) / cols, 1, matrix.rows());
+  std::vector<float> rows(static_cast<size_t>(step * cols));
+  for (int64_t row = 0; row < matrix.rows(); row += step) {
+    const int64_t n = std::min(step, matrix.rows() - row);
+    matrix.UnpackRows(row, n, rows.data(), cols);
+    ConvertFromF32(dtype, rows.data(),
+                   static_cast<char*>(out) + static_cast<size_t>(row * cols) * DTypeBytes(dtype),
+                   n * cols);
+  }
+}
+
 Status LoadPacked(const formats::TensorSource& source, const WeightId& id, const std::string& name,
-                  ModelBuilder& builder) {
+                  const LoadOptions& options, ModelBuilder& builder) {
   EW_ASSIGN(const HostTensor tensor, source.Get(name));
   const std::vector<int64_t> shape = ShapeOf(builder.config(), id);
   if (tensor.view.dtype != DType::kU8 || tensor.view.shape.size() != 1) {
@@ -85,8 +106,30 @@ Status LoadPacked(const formats::TensorSource& source, const WeightId& id, const
     return BadInput(fmt::format("{} has shape [{}, {}], but the config says {}", name,
                                 matrix.rows(), matrix.cols(), ShapeText(shape)));
   }
-  builder.SetPacked(id, std::move(matrix));
+  if (const std::optional<DType> dtype = UnpackedType(options)) {
+    Unpack(matrix, *dtype, builder.Allocate(id, *dtype));
+  } else {
+    builder.SetPacked(id, std::move(matrix));
+  }
+  // The checks read parts of the file that computing may not need soon.
+  source.Drop(name);
   return Status::Ok();
+}
+
+// A quantised GGUF tensor as it is. False: its type has no packed form.
+Result<bool> KeepQuantized(const GgufTensors& source, const WeightId& id, const std::string& name,
+                           ModelBuilder& builder) {
+  if (!id.is_matrix() || !source.Has(name)) return false;
+  EW_ASSIGN(std::optional<kernels::PackedMatrix> matrix, source.Packed(name));
+  if (!matrix) return false;
+  const std::vector<int64_t> shape = ShapeOf(builder.config(), id);
+  if (matrix->rows() != shape[0] || matrix->cols() != shape[1]) {
+    return BadInput(fmt::format("{} has shape [{}, {}], but the config says {}", name,
+                                matrix->rows(), matrix->cols(), ShapeText(shape)));
+  }
+  builder.SetPacked(id, *std::move(matrix));
+  source.Drop(name);
+  return true;
 }
 
 // A tied matrix is stored once, nearly always as the embedding; some exporters keep the head.
@@ -105,7 +148,7 @@ Status LoadWeight(const formats::TensorSource& source, const WeightId& id,
   const std::string name = StoredName(source, builder.config(), id);
   const std::vector<int64_t> shape = ShapeOf(builder.config(), id);
   if (id.is_matrix() && source.Has(PackedName(name))) {
-    return LoadPacked(source, id, PackedName(name), builder);
+    return LoadPacked(source, id, PackedName(name), options, builder);
   }
   if (!source.Has(name)) {
     return BadInput(fmt::format("weight {} {} is missing from the model", name, ShapeText(shape)));
@@ -137,13 +180,22 @@ bool Harmless(const ModelConfig& config, const std::string& name) {
   return name.ends_with("rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight");
 }
 
-Result<std::unique_ptr<Model>> Build(const formats::TensorSource& source, ModelConfig config,
-                                     const LoadOptions& options) {
+// `gguf`: the same source when its quantised tensors are to be kept, else null.
+Result<std::unique_ptr<Model>> Build(const std::shared_ptr<const formats::TensorSource>& from,
+                                     ModelConfig config, const LoadOptions& options,
+                                     const GgufTensors* gguf = nullptr) {
+  const formats::TensorSource& source = *from;
   ModelBuilder builder(std::move(config));
+  builder.SetSource(from);
   std::set<std::string> used;
   try {
     for (const WeightId& id : ListWeights(builder.config())) {
-      EW_RETURN_IF_ERROR(LoadWeight(source, id, options, builder));
+      bool kept = false;
+      if (gguf != nullptr) {
+        EW_ASSIGN(kept,
+                  KeepQuantized(*gguf, id, StoredName(source, builder.config(), id), builder));
+      }
+      if (!kept) EW_RETURN_IF_ERROR(LoadWeight(source, id, options, builder));
       used.insert(HfName(builder.config(), id));
       used.insert(PackedName(HfName(builder.config(), id)));
     }
@@ -163,10 +215,9 @@ Result<std::unique_ptr<Model>> Build(const formats::TensorSource& source, ModelC
 Result<std::unique_ptr<Model>> LoadGguf(const std::string& path, const LoadOptions& options) {
   EW_ASSIGN(std::shared_ptr<const formats::GgufFile> file, formats::GgufFile::Open(path));
   EW_ASSIGN(ModelConfig config, ConfigFromGguf(*file));
-  const GgufTensors tensors(file, config);
-  EW_ASSIGN(std::unique_ptr<Model> model,
-            Build(tensors, std::move(config), options).WithContext(path));
-  return model;
+  const auto tensors = std::make_shared<const GgufTensors>(file, config);
+  return Build(tensors, std::move(config), options, options.keep_quant ? tensors.get() : nullptr)
+      .WithContext(path);
 }
 
 Result<std::unique_ptr<Model>> LoadHf(const std::string& dir, const LoadOptions& options) {
@@ -175,12 +226,13 @@ Result<std::unique_ptr<Model>> LoadHf(const std::string& dir, const LoadOptions&
   EW_ASSIGN(ModelConfig config, ConfigFromHf(json).WithContext(config_path));
   const std::string packed = JoinPath(dir, kPackedFile);
   if (PosixEnv().Exists(packed)) {
-    EW_ASSIGN(auto file, formats::SafetensorsFile::Open(packed));
-    return Build(*file, std::move(config), options).WithContext(packed);
+    EW_ASSIGN(std::shared_ptr<const formats::SafetensorsFile> file,
+              formats::SafetensorsFile::Open(packed));
+    return Build(file, std::move(config), options).WithContext(packed);
   }
   EW_ASSIGN(std::shared_ptr<const formats::ShardedTensors> tensors,
             formats::ShardedTensors::Open(dir));
-  return Build(*tensors, std::move(config), options).WithContext(dir);
+  return Build(tensors, std::move(config), options).WithContext(dir);
 }
 
 }  // namespace

@@ -45,8 +45,20 @@ OrderedJson RopeScaling(const RopeConfig& rope) {
   return json;
 }
 
+// values [n, cols] += scale B A, rows row .. row + n - 1.
+void AddAdapter(const LoraSlot& slot, int64_t row, int64_t n, int64_t cols, float* values) {
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t k = 0; k < slot.r; ++k) {
+      const float factor = slot.scale * slot.b[(row + i) * slot.r + k];
+      const float* a = slot.a + k * cols;
+      for (int64_t j = 0; j < cols; ++j) values[i * cols + j] += factor * a[j];
+    }
+  }
+}
+
 // Writes `rows` rows at a time, so that a large matrix is never copied whole.
-Status Produce(const Model& model, const WeightId& id, DType dtype, const formats::ByteSink& sink) {
+Status Produce(const Model& model, const WeightId& id, DType dtype, const LoraSlot* slot,
+               const formats::ByteSink& sink) {
   const ModelConfig& c = model.config();
   const std::vector<int64_t> shape = ShapeOf(c, id);
   const int64_t rows = id.is_matrix() ? shape[0] : 1;
@@ -60,6 +72,7 @@ Status Produce(const Model& model, const WeightId& id, DType dtype, const format
     const int64_t n = std::min(step, rows - row);
     if (id.is_matrix()) {
       kernels::WeightRowsToF32(MatrixOf(model.weights(), id), row, n, values.data());
+      if (slot != nullptr) AddAdapter(*slot, row, n, cols, values.data());
     } else {
       const float* v = VectorOf(model.weights(), id);
       std::transform(v, v + cols, values.data(), [less](float x) { return x - less; });
@@ -118,24 +131,34 @@ std::string ConfigToHf(const ModelConfig& c, DType dtype) {
   return DumpJson(json, 2) + "\n";
 }
 
-Status SaveHfModel(Env& env, const Model& model, DType dtype, std::string config_json,
-                   const std::map<std::string, std::string>& files, const std::string& dir) {
-  if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBF16) {
-    return InvalidArgument(fmt::format("weights cannot be saved as {}", DTypeName(dtype)));
-  }
-  for (const RopeConfig& rope : model.config().ropes) {
+Status CheckHfConfig(const ModelConfig& config) {
+  for (const RopeConfig& rope : config.ropes) {
     if (!rope.divisors.empty()) {
       return Unsupported(
           "this model's rotary frequencies come as a table (rope_freqs of a GGUF file), for which "
           "config.json has no key: save it from its original directory");
     }
   }
+  return Status::Ok();
+}
+
+formats::TensorProducer WeightProducer(const Model& model, const WeightId& id, DType dtype,
+                                       const LoraSlot* slot) {
+  return [&model, id, dtype, slot](const formats::ByteSink& sink) {
+    return Produce(model, id, dtype, slot, sink);
+  };
+}
+
+Status SaveHfModel(Env& env, const Model& model, DType dtype, std::string config_json,
+                   const std::map<std::string, std::string>& files, const std::string& dir) {
+  if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBF16) {
+    return InvalidArgument(fmt::format("weights cannot be saved as {}", DTypeName(dtype)));
+  }
+  EW_RETURN_IF_ERROR(CheckHfConfig(model.config()));
   formats::HfDirWriter writer(std::move(config_json));
   for (const WeightId& id : ListWeights(model.config())) {
     EW_RETURN_IF_ERROR(writer.Add(HfName(model.config(), id), dtype, ShapeOf(model.config(), id),
-                                  [&model, id, dtype](const formats::ByteSink& sink) {
-                                    return Produce(model, id, dtype, sink);
-                                  }));
+                                  WeightProducer(model, id, dtype)));
   }
   for (const auto& [name, contents] : files) EW_RETURN_IF_ERROR(writer.AddFile(name, contents));
   return writer.Write(env, dir);

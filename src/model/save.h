@@ -5,8 +5,11 @@
 #include <string>
 
 #include "base/status.h"
+#include "formats/tensor_producer.h"
 #include "io/env.h"
+#include "model/lora.h"
 #include "model/model.h"
+#include "model/weight_table.h"
 #include "tensor/dtype.h"
 
 namespace edgewise::model {
@@ -14,6 +17,14 @@ namespace edgewise::model {
 // config.json in the form of transformers v4, which v5 reads too. `dtype` is that of the weights
 // beside it. ConfigFromHf of the result gives the same model.
 std::string ConfigToHf(const ModelConfig& config, DType dtype);
+
+// Error: something of the model that config.json cannot say.
+Status CheckHfConfig(const ModelConfig& config);
+
+// The values of a weight as transformers stores them, in `dtype`, some rows at a time: dense,
+// packed, and with scale B A of `slot` (or null) added. The model must outlive it.
+formats::TensorProducer WeightProducer(const Model& model, const WeightId& id, DType dtype,
+                                       const LoraSlot* slot = nullptr);
 
 // Whole dense model -> `dir` (created when absent; complete once config.json is there).
 // `config_json`: the text to write, the source model's own or ConfigToHf's. `dtype`: kF32, kF16 or
