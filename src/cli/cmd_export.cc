@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/merge_output.h"
 #include "formats/hf_dir.h"
+#include "infer/dense_export.h"
 #include "io/env.h"
 #include "io/json.h"
 #include "model/lora.h"
@@ -19,7 +20,7 @@ class Export : public Command {
   std::string summary() const override { return "Write a tuned model for other programs"; }
 
   void Declare(CLI::App& app) override {
-    app.add_option("run", run_, "Run directory of 'edgewise tune', or a PEFT adapter");
+    app.add_option("run", run_, "Run of 'edgewise tune', PEFT adapter, packed base or GGUF file");
     app.add_option("--to", to_, "peft: an adapter directory; hf: a whole model directory")
         ->check(CLI::IsMember({"peft", "hf"}));
     app.add_option("-o,--output", out_, "Directory to write");
@@ -38,12 +39,16 @@ class Export : public Command {
       return InvalidArgument(out_ + " exists already; choose another directory or --overwrite");
     }
     const bool adapter = env.Exists(JoinPath(run_, "adapter_config.json"));
-    if (!adapter && !env.Exists(JoinPath(run_, "config.json"))) {
+    if (!adapter && !env.Exists(JoinPath(run_, "config.json")) && !run_.ends_with(".gguf")) {
       return NotFound(run_ +
                       ": neither an adapter nor a model (no adapter_config.json, no "
                       "config.json)");
     }
-    if (!adapter) return ExportModel(inv);
+    if (!adapter) {
+      EW_ASSIGN(const formats::ModelLocation location, formats::ResolveModel(run_));
+      return infer::NeedsDenseExport(location) ? ExportDense(inv, location)
+                                               : ExportModel(inv, location);
+    }
     EW_ASSIGN(const std::string base_name, BaseName());
     EW_ASSIGN(const formats::ModelLocation base, formats::ResolveModel(base_name));
     return to_ == "peft" ? ExportPeft(inv, base, base_name) : ExportMerged(inv, base);
@@ -108,10 +113,8 @@ class Export : public Command {
   }
 
   // A run of full fine-tuning holds a model already; its files are written again without the run's.
-  Status ExportModel(Invocation& inv) {
-    if (to_ == "peft") {
-      return Unsupported(run_ + " holds a whole model, not an adapter: use --to hf");
-    }
+  Status ExportModel(Invocation& inv, const formats::ModelLocation& location) {
+    EW_RETURN_IF_ERROR(CheckWholeModel());
     EW_ASSIGN(const auto tensors, formats::ShardedTensors::Open(run_));
     EW_ASSIGN(std::string config,
               PosixEnv().ReadFile(JoinPath(run_, "config.json"), int64_t{16} << 20));
@@ -122,7 +125,7 @@ class Export : public Command {
       bytes += tensor.view.bytes();
       EW_RETURN_IF_ERROR(writer.Add(name, std::move(tensor)));
     }
-    EW_RETURN_IF_ERROR(infer::AddCompanionFiles(run_, writer));
+    EW_RETURN_IF_ERROR(infer::AddCompanionFiles(location, writer));
     if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
     EW_RETURN_IF_ERROR(writer.Write(PosixEnv(), out_));
     OrderedJson json;
@@ -132,6 +135,27 @@ class Export : public Command {
     json["bytes"] = bytes;
     inv.console().SetResult(std::move(json));
     return Status::Ok();
+  }
+
+  // A packed base or GGUF file: dense tensors with the same values.
+  Status ExportDense(Invocation& inv, const formats::ModelLocation& location) {
+    EW_RETURN_IF_ERROR(CheckWholeModel());
+    Result<std::optional<DType>> dtype = ParseMergeDType(dtype_);
+    if (!dtype.ok()) return InvalidArgument("--dtype: " + dtype.status().message());
+    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
+    EW_ASSIGN(const infer::DenseReport report, infer::ExportDense(location, *dtype, out_));
+    OrderedJson json;
+    json["output"] = out_;
+    json["format"] = "hf";
+    json["tensors"] = report.tensors;
+    json["bytes"] = report.bytes;
+    inv.console().SetResult(std::move(json));
+    return Status::Ok();
+  }
+
+  Status CheckWholeModel() const {
+    if (to_ != "peft") return Status::Ok();
+    return Unsupported(run_ + " holds a whole model, not an adapter: use --to hf");
   }
 
   std::string run_, to_, out_, base_, dtype_ = "as-stored";

@@ -8,24 +8,16 @@
 #include <set>
 
 #include "base/rng.h"
+#include "infer/dense_export.h"
 #include "io/env.h"
 #include "io/json.h"
 #include "model/decoder.h"
+#include "model/save.h"
 #include "model/weight_table.h"
 
 namespace edgewise::infer {
 namespace {
 
-constexpr const char* kCompanions[] = {"tokenizer.json",
-                                       "tokenizer_config.json",
-                                       "generation_config.json",
-                                       "chat_template.jinja",
-                                       "special_tokens_map.json",
-                                       "added_tokens.json",
-                                       "tokenizer.model",
-                                       "vocab.json",
-                                       "merges.txt"};
-constexpr int64_t kMaxCompanionBytes = int64_t{64} << 20;
 // Tokens of the comparison; every position's logits are compared.
 constexpr int kProbeTokens = 24;
 
@@ -56,21 +48,6 @@ formats::TensorProducer MergedMatrix(HostTensor base, const model::LoraSlot* slo
     }
     return Status::Ok();
   };
-}
-
-// The weight's type as config.json spells it.
-const char* TorchName(DType dtype) {
-  return dtype == DType::kF32 ? "float32" : dtype == DType::kF16 ? "float16" : "bfloat16";
-}
-
-// config.json of the base, naming the new type when one was asked for.
-Result<std::string> MergedConfig(const std::string& directory, std::optional<DType> dtype) {
-  const std::string path = JoinPath(directory, "config.json");
-  EW_ASSIGN(const std::string text, PosixEnv().ReadFile(path, kMaxCompanionBytes));
-  if (!dtype) return text;
-  EW_ASSIGN(Json json, ParseJson(text).WithContext(path));
-  json[json.contains("dtype") ? "dtype" : "torch_dtype"] = TorchName(*dtype);
-  return DumpJson(json, 2) + "\n";
 }
 
 // max |difference| / max |logit| over the positions of a fixed random text.
@@ -119,70 +96,105 @@ double DefaultMergeError(DType dtype) {
   return std::max(32 * u, 1e-4);
 }
 
-Status AddCompanionFiles(const std::string& directory, formats::HfDirWriter& writer) {
-  for (const char* name : kCompanions) {
-    const std::string path = JoinPath(directory, name);
-    if (!PosixEnv().Exists(path)) continue;
-    EW_ASSIGN(std::string contents, PosixEnv().ReadFile(path, kMaxCompanionBytes));
-    EW_RETURN_IF_ERROR(writer.AddFile(name, std::move(contents)));
+namespace {
+
+using Slots = std::map<std::string, const model::LoraSlot*>;
+
+// What is merged, and what the written types let one expect of the logits.
+struct Merged {
+  MergeReport report;
+  std::set<std::string> dtypes;
+  double limit = 0;
+};
+
+// The tensors of a Hugging Face directory; those without an adapter go over as they are.
+Status AddTensors(const std::string& path, const Slots& slots, std::optional<DType> wanted,
+                  formats::HfDirWriter& writer, Merged& m) {
+  EW_ASSIGN(const auto tensors, formats::ShardedTensors::Open(path));
+  for (const std::string& name : tensors->Names()) {
+    EW_ASSIGN(HostTensor tensor, tensors->Get(name));
+    const auto slot = slots.find(name);
+    const bool matrix = tensor.view.shape.size() == 2 && IsFloatDType(tensor.view.dtype);
+    const DType dtype = wanted && matrix ? *wanted : tensor.view.dtype;
+    ++m.report.tensors;
+    m.report.bytes += tensor.view.elements() * static_cast<int64_t>(DTypeBytes(dtype));
+    if (slot != slots.end() && !matrix) return BadInput(name + " is not a matrix of floats");
+    if (slot == slots.end() && dtype == tensor.view.dtype) {
+      EW_RETURN_IF_ERROR(writer.Add(name, std::move(tensor)));
+      continue;
+    }
+    if (slot != slots.end()) ++m.report.merged;
+    m.dtypes.emplace(DTypeName(dtype));
+    m.limit = std::max(m.limit, DefaultMergeError(dtype));
+    std::vector<int64_t> shape = tensor.view.shape;
+    EW_RETURN_IF_ERROR(writer.Add(
+        name, dtype, std::move(shape),
+        MergedMatrix(std::move(tensor), slot == slots.end() ? nullptr : slot->second, dtype)));
   }
   return Status::Ok();
 }
 
+// The weights of a model whose files hold no plain tensors.
+Status AddWeights(const model::Model& model, const Slots& slots, std::optional<DType> wanted,
+                  formats::HfDirWriter& writer, Merged& m) {
+  for (const model::WeightId& id : model::ListWeights(model.config())) {
+    const std::string name = model::HfName(model.config(), id);
+    const DType dtype = DenseTypeOf(model, id, wanted);
+    const auto slot = slots.find(name);
+    if (slot != slots.end()) ++m.report.merged;
+    if (id.is_matrix()) {
+      m.dtypes.emplace(DTypeName(dtype));
+      m.limit = std::max(m.limit, DefaultMergeError(dtype));
+    }
+    const std::vector<int64_t> shape = model::ShapeOf(model.config(), id);
+    int64_t elements = 1;
+    for (int64_t d : shape) elements *= d;
+    ++m.report.tensors;
+    m.report.bytes += elements * static_cast<int64_t>(DTypeBytes(dtype));
+    EW_RETURN_IF_ERROR(writer.Add(
+        name, dtype, shape,
+        model::WeightProducer(model, id, dtype, slot == slots.end() ? nullptr : slot->second)));
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
 Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLocation& base,
                                        const std::string& adapter_dir, const std::string& out,
                                        const MergeOptions& options) {
-  if (base.kind != formats::ModelLocation::Kind::kHfDirectory) {
-    return Unsupported(base.path +
-                       ": merging needs a Hugging Face directory as base, with its tokenizer.json");
-  }
   Env& env = PosixEnv();
   if (env.Exists(out) && !options.overwrite) {
     return InvalidArgument(out + " exists already; choose another directory or --overwrite");
   }
-  EW_ASSIGN(const auto model, model::Model::Load(base.path));
+  const bool plain = !NeedsDenseExport(base);
+  // Compared with the base's values in floats: rounding of activations is not the merge's doing.
+  model::LoadOptions load;
+  if (!plain && base.kind == formats::ModelLocation::Kind::kHfDirectory) {
+    load.storage = model::StorageDType::kF32;
+  }
+  EW_ASSIGN(const auto model, model::Model::Load(base.path, load));
   EW_ASSIGN(const model::LoraAdapter adapter, model::LoadPeftAdapter(adapter_dir, model->config()));
-  EW_ASSIGN(const auto tensors, formats::ShardedTensors::Open(base.path));
-
-  std::map<std::string, const model::LoraSlot*> slots;
+  Slots slots;
   for (const model::WeightId& id : model::ListWeights(model->config())) {
     if (id.role != model::WeightRole::kLinear) continue;
     const model::LoraSlot* slot = adapter.slot(id.layer, id.kind);
     if (slot != nullptr) slots[model::HfName(model->config(), id)] = slot;
   }
 
-  MergeReport report;
-  EW_ASSIGN(std::string config, MergedConfig(base.path, options.dtype));
+  EW_ASSIGN(std::string config, DenseConfig(base, *model, options.dtype));
   formats::HfDirWriter writer(std::move(config));
-  std::set<std::string> dtypes;
-  double limit = 0;
-  for (const std::string& name : tensors->Names()) {
-    EW_ASSIGN(HostTensor tensor, tensors->Get(name));
-    const auto slot = slots.find(name);
-    const bool matrix = tensor.view.shape.size() == 2 && IsFloatDType(tensor.view.dtype);
-    const DType dtype = options.dtype && matrix ? *options.dtype : tensor.view.dtype;
-    ++report.tensors;
-    report.bytes += tensor.view.elements() * static_cast<int64_t>(DTypeBytes(dtype));
-    if (slot != slots.end() && !matrix) return BadInput(name + " is not a matrix of floats");
-    if (slot == slots.end() && dtype == tensor.view.dtype) {
-      EW_RETURN_IF_ERROR(writer.Add(name, std::move(tensor)));
-      continue;
-    }
-    if (slot != slots.end()) ++report.merged;
-    dtypes.emplace(DTypeName(dtype));
-    limit = std::max(limit, DefaultMergeError(dtype));
-    std::vector<int64_t> shape = tensor.view.shape;
-    EW_RETURN_IF_ERROR(writer.Add(
-        name, dtype, std::move(shape),
-        MergedMatrix(std::move(tensor), slot == slots.end() ? nullptr : slot->second, dtype)));
-  }
+  Merged m;
+  EW_RETURN_IF_ERROR(plain ? AddTensors(base.path, slots, options.dtype, writer, m)
+                           : AddWeights(*model, slots, options.dtype, writer, m));
+  MergeReport& report = m.report;
   if (report.merged != static_cast<int64_t>(slots.size())) {
     return BadInput(
         fmt::format("{}: {} of the adapter's {} matrices are not stored under their "
                     "own names",
                     base.path, slots.size() - static_cast<size_t>(report.merged), slots.size()));
   }
-  EW_RETURN_IF_ERROR(AddCompanionFiles(base.path, writer));
+  EW_RETURN_IF_ERROR(AddCompanionFiles(base, writer));
 
   std::string target = out;
   while (target.size() > 1 && target.back() == '/') target.pop_back();
@@ -193,8 +205,8 @@ Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLoc
 
   EW_ASSIGN(const auto merged, model::Model::Load(temporary));
   EW_ASSIGN(report.error, LogitError(ctx, *model, adapter, *merged));
-  report.max_error = options.max_error >= 0 ? options.max_error : limit;
-  for (const std::string& d : dtypes) report.dtype += (report.dtype.empty() ? "" : "/") + d;
+  report.max_error = options.max_error >= 0 ? options.max_error : m.limit;
+  for (const std::string& d : m.dtypes) report.dtype += (report.dtype.empty() ? "" : "/") + d;
   if (report.error > report.max_error) {
     return BadInput(fmt::format(
         "the merged model's logits differ from the adapter's by {:.2e} of their size, more than "

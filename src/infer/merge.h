@@ -35,7 +35,7 @@ struct MergeReport {
 // another order explains.
 double DefaultMergeError(DType dtype);
 
-// `base` (a Hugging Face directory; a GGUF file is kUnsupported) and the PEFT adapter in
+// `base` (a Hugging Face directory, a packed base or a GGUF file) and the PEFT adapter in
 // `adapter_dir` -> a Hugging Face directory `out` with weights, config and tokenizer. Written
 // beside `out` first and renamed only when the check has passed. Errors: `out` exists (unless
 // overwrite); the logits differ by more than max_error (kBadInput, with both numbers; nothing is
@@ -43,9 +43,5 @@ double DefaultMergeError(DType dtype);
 Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLocation& base,
                                        const std::string& adapter_dir, const std::string& out,
                                        const MergeOptions& options = {});
-
-// The small files of a model directory that go with its weights: tokenizer, templates, generation
-// settings. Those that exist are added to the writer.
-Status AddCompanionFiles(const std::string& directory, formats::HfDirWriter& writer);
 
 }  // namespace edgewise::infer
