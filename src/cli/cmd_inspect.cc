@@ -5,12 +5,15 @@
 
 #include "base/units.h"
 #include "cli/commands.h"
+#include "cli/inspect_packed.h"
 #include "formats/gguf.h"
 #include "formats/hf_dir.h"
 #include "formats/peft.h"
+#include "formats/safetensors.h"
 #include "io/env.h"
 #include "io/json.h"
 #include "model/config.h"
+#include "model/packed_base.h"
 #include "report/table.h"
 
 namespace edgewise::cli {
@@ -74,7 +77,9 @@ class Inspect : public Command {
     Env& env = PosixEnv();
     OrderedJson json;
     std::string text;
-    if (env.Exists(JoinPath(model_, "edgewise.json"))) {
+    // A packed base's edgewise.json holds its policy and errors: shown with its layers.
+    const bool packed = env.Exists(JoinPath(model_, model::kPackedFile));
+    if (!packed && env.Exists(JoinPath(model_, "edgewise.json"))) {
       EW_ASSIGN(const Json run, ReadJsonFile(JoinPath(model_, "edgewise.json")));
       json["run"] = run;
       text += "run\n" + DumpJson(run, 2) + "\n";
@@ -139,14 +144,26 @@ class Inspect : public Command {
     EW_ASSIGN(const model::ModelConfig config,
               model::ConfigFromHf(config_json).WithContext(config_path));
     AddConfig(config, json, text);
+    const std::string packed = JoinPath(path, model::kPackedFile);
+    if (PosixEnv().Exists(packed)) {
+      EW_RETURN_IF_ERROR(InspectPackedBase(path, config, tensors_, json, text));
+      EW_ASSIGN(const auto file, formats::SafetensorsFile::Open(packed));
+      json["files"] = 1;
+      return AddSource(*file, json, text);
+    }
     EW_ASSIGN(const auto source, formats::ShardedTensors::Open(path));
+    json["files"] = source->files().size();
+    return AddSource(*source, json, text);
+  }
+
+  Status AddSource(const formats::TensorSource& source, OrderedJson& json,
+                   std::string& text) const {
     std::vector<TensorRow> rows;
-    for (const std::string& name : source->Names()) {
-      EW_ASSIGN(const HostTensor tensor, source->Get(name));
+    for (const std::string& name : source.Names()) {
+      EW_ASSIGN(const HostTensor tensor, source.Get(name));
       rows.push_back({name, std::string(DTypeName(tensor.view.dtype)), tensor.view.shape,
                       tensor.view.bytes()});
     }
-    json["files"] = source->files().size();
     AddTensors(rows, json, text);
     return Status::Ok();
   }
