@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 
 #include "base/units.h"
 #include "cli/calibration_options.h"
@@ -11,6 +12,8 @@
 #include "compress/compress_linear.h"
 #include "compress/compressor.h"
 #include "compress/derive.h"
+#include "compress/memory_need.h"
+#include "exec/memory.h"
 #include "tune/fingerprint.h"
 
 namespace edgewise::cli {
@@ -37,13 +40,6 @@ class Compress : public Command {
                    "budget, paper, paper-literal, uniform, random, or a policy file")
         ->capture_default_str();
     app.add_option("--size", size_, "budget: packed size of all linears, for example 40MiB");
-    app.add_option("--pattern", request_.pattern, "Of the zeros: unstructured, block, or n:m")
-        ->capture_default_str();
-    app.add_option("--pruner", pruner_, "sparsegpt, wanda or magnitude")->capture_default_str();
-    app.add_option("--quantizer", quantizer_, "gptq or rtn")->capture_default_str();
-    app.add_option("--damp", damp_, "Damping of the Hessian, as a share of its mean diagonal")
-        ->check(CLI::PositiveNumber)
-        ->capture_default_str();
     app.add_option("--embedding-bits", request_.embedding_bits, "Embedding: 4, 8 or 16")
         ->check(CLI::IsMember({4, 8, 16}))
         ->capture_default_str();
@@ -64,6 +60,10 @@ class Compress : public Command {
       return Status::Ok();
     }
     EW_ASSIGN(ExecContext * exec, inv.Exec());
+    const compress::MemoryNeed need = compress::CompressNeed(
+        *exec, session->model(), windows, options, ReadProcessMemory().rss_bytes);
+    EW_ASSIGN(options.memory_bytes, StateMemory(calibration_, need));
+    const auto start = std::chrono::steady_clock::now();
     Result<compress::CompressReport> report = [&] {
       CounterLine line(inv.console(), "layer", "layers");
       return compress::CompressModel(*exec, session->model(), windows, options, output_,
@@ -76,6 +76,11 @@ class Compress : public Command {
     for (const std::string& warning : report->warnings) inv.console().Warn(warning);
     OrderedJson json = ReportToJson(*report);
     json["policy"] = options.policy.name;
+    json["seconds"] =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    json["predicted_peak_bytes"] = need.smallest() + std::min(need.states, options.memory_bytes);
+    json["peak_rss_bytes"] = ReadProcessMemory().peak_rss_bytes;
+    json["resumed_layers"] = report->resumed_layers;
     json["output"] = output_;
     inv.console().SetResult(std::move(json), Text(*report));
     return Status::Ok();
@@ -84,11 +89,7 @@ class Compress : public Command {
  private:
   Result<compress::CompressOptions> Options(Invocation& inv, const infer::Session& session,
                                             const std::vector<TokenBatch>& windows) {
-    compress::CompressOptions o;
-    EW_ASSIGN(o.pruner, compress::ParsePruner(pruner_));
-    EW_ASSIGN(o.quantizer, compress::ParseQuantizer(quantizer_));
-    EW_ASSIGN(o.memory_bytes, ParseBytes(calibration_.memory));
-    o.percdamp = damp_;
+    EW_ASSIGN(compress::CompressOptions o, MethodOf(calibration_));
     const std::string& path = session.location().path;
     if (PosixEnv().IsDirectory(path)) o.source_dir = path;
     EW_ASSIGN(o.source_hash, tune::FingerprintModel(path));
@@ -100,6 +101,7 @@ class Compress : public Command {
     }
     EW_ASSIGN(request_.kind, compress::ParsePolicyKind(policy_));
     request_.group = calibration_.group;
+    request_.pattern = calibration_.pattern;
     request_.seed = calibration_.seed;
     request_.allow_sparsity = request_.sparsity > 0;
     if (!size_.empty()) {
@@ -109,7 +111,8 @@ class Compress : public Command {
     table.layers.resize(config.layers.size());
     if (request_.kind != compress::PolicyKind::kUniform) {
       EW_ASSIGN(table, TableFor(inv, session, calibration_, windows,
-                                table_.empty() ? output_ + "-sensitivity.json" : table_));
+                                table_.empty() ? output_ + "-sensitivity.json" : table_,
+                                request_.kind == compress::PolicyKind::kBudget));
     }
     const compress::CostFn cost = [this](int64_t rows, int64_t cols,
                                          const compress::Option& option) {
@@ -151,9 +154,7 @@ class Compress : public Command {
   ModelOptions model_;
   CalibrationOptions calibration_;
   compress::PolicyRequest request_;
-  std::string output_, policy_ = "budget", size_, pruner_ = "sparsegpt", quantizer_ = "gptq",
-                       table_;
-  double damp_ = 0.01;
+  std::string output_, policy_ = "budget", size_, table_;
   bool policy_only_ = false;
 };
 

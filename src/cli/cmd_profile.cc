@@ -6,6 +6,7 @@
 #include "cli/calibration_options.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
+#include "exec/memory.h"
 
 namespace edgewise::cli {
 namespace {
@@ -30,6 +31,7 @@ class Profile : public Command {
     EW_ASSIGN(const compress::SensitivityTable table,
               TableFor(inv, *session, calibration_, windows, output_));
     OrderedJson json = TableToJson(table);
+    json["peak_rss_bytes"] = ReadProcessMemory().peak_rss_bytes;
     inv.console().SetResult(std::move(json), Text(table));
     return Status::Ok();
   }

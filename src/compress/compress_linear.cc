@@ -68,8 +68,10 @@ struct Parts {
 Result<Parts> SecondOrder(ExecContext& ctx, const float* w, const float* h, int64_t rows,
                           int64_t cols, const Option& option, const PatternSpec& pattern,
                           const CompressOptions& options, bool prune, bool quantize,
-                          const std::vector<uint8_t>& keep, std::string* warning) {
+                          const std::vector<uint8_t>& keep, const LinearTask& task,
+                          std::string* warning) {
   ObsOptions o;
+  o.factor = task.factor;
   o.hessian.percdamp = options.percdamp;
   o.inclusive_cut = false;
   o.scale_from_kept = true;
@@ -147,7 +149,7 @@ int64_t PackedBytes(int64_t rows, int64_t cols, const Option& option, int64_t gr
 
 Result<LinearResult> CompressLinear(ExecContext& ctx, const float* w, const float* h, int64_t rows,
                                     int64_t cols, const Option& option,
-                                    const CompressOptions& options) {
+                                    const CompressOptions& options, const LinearTask& task) {
   EW_ASSIGN(const PatternSpec pattern, ParsePattern(options.policy.pattern));
   const bool sparse = option.sparsity > 0;
   const bool quantize = option.bits <= 8;
@@ -162,7 +164,7 @@ Result<LinearResult> CompressLinear(ExecContext& ctx, const float* w, const floa
   }
   if (obs_prune || obs_quantize) {
     EW_ASSIGN(parts, SecondOrder(ctx, w, h, rows, cols, option, pattern, options, obs_prune,
-                                 obs_quantize, parts.keep, &out.warning));
+                                 obs_quantize, parts.keep, task, &out.warning));
   }
   const uint8_t* keep = parts.keep.empty() ? nullptr : parts.keep.data();
   if (quantize && !obs_quantize) {
@@ -181,6 +183,10 @@ Result<LinearResult> CompressLinear(ExecContext& ctx, const float* w, const floa
     for (size_t i = 0; i < parts.w.size(); ++i) {
       if (keep[i] == 0) parts.w[i] = 0.0f;
     }
+  }
+  if (task.values_only) {
+    out.dense = std::move(parts.w);
+    return out;
   }
   out.error = OutputError(ctx, w, parts.w.data(), h, rows, cols);
   if (quantize) {

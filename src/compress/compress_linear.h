@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "compress/compressor.h"
+#include "compress/second_order.h"
 #include "exec/context.h"
 #include "kernels/packed/packed_matrix.h"
 
@@ -20,10 +21,16 @@ struct LinearResult {
   std::string warning;       // "" or what happened
 };
 
+struct LinearTask {
+  // Of h, with the options' damping, when several results are made from one Hessian; or null.
+  const InverseFactor<float>* factor = nullptr;
+  bool values_only = false;  // `dense` alone: nothing is packed, no error measured
+};
+
 // w [rows, cols]; h [cols, cols] = X^T X of the calibration inputs (any positive factor).
 Result<LinearResult> CompressLinear(ExecContext& ctx, const float* w, const float* h, int64_t rows,
                                     int64_t cols, const Option& option,
-                                    const CompressOptions& options);
+                                    const CompressOptions& options, const LinearTask& task = {});
 
 // The format that an option is packed in. bits <= 8.
 kernels::PackedFormat FormatOf(int64_t rows, int64_t cols, const Option& option,

@@ -3,11 +3,13 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "compress/calibration.h"
 #include "compress/policy_file.h"
+#include "compress/report.h"
 #include "exec/context.h"
 #include "model/model.h"
 
@@ -28,25 +30,9 @@ struct CompressOptions {
   int64_t memory_bytes = int64_t{1} << 30;  // for calibration states; beyond that they go to disk
   // Files of the source directory that the result takes over (config.json, tokenizer, template).
   std::string source_dir;
+  // Further such files by name, for a source that is not a directory.
+  std::map<std::string, std::string> files;
   std::string source_hash;  // of the source's weights; part of what a resumed run is checked by
-};
-
-struct LinearReport {
-  Option option;
-  int64_t bytes = 0;
-  double error = 0;  // relative output error on the calibration inputs, ||X dW^T||^2 / ||X W^T||^2
-};
-
-struct CompressReport {
-  std::vector<std::array<LinearReport, model::kLinearKinds>> layers;
-  int64_t linear_bytes = 0;     // packed bytes of all linears
-  int64_t embedding_bytes = 0;  // embedding and head
-  int64_t linear_weights = 0;   // number of weights of all linears
-  int64_t file_bytes = 0;
-  double average_bits = 0;     // by the policy, of the linears
-  double sparsity = 0;         // by the policy, of the linears
-  int64_t resumed_layers = 0;  // found finished from an interrupted run
-  std::vector<std::string> warnings;
 };
 
 struct CompressProgress {
@@ -57,14 +43,13 @@ struct CompressProgress {
 // Writes OUT/ (created): packed.safetensors, edgewise.json (policy and report), config and
 // tokenizer. Inputs of every layer come from the layers already compressed (sequential
 // propagation); within a layer, from its linears already compressed. A layer that is finished is
-// kept in OUT/.partial, so that an interrupted run goes on after it and ends in the same bytes.
+// kept in OUT/.partial, so that an interrupted run goes on after it and ends in the same bytes;
+// a run that was finished already is recognised and only reported.
 // Errors: kInterrupted; an OUT that holds something else.
 Result<CompressReport> CompressModel(ExecContext& ctx, const model::Model& model,
                                      const std::vector<TokenBatch>& windows,
                                      const CompressOptions& options, const std::string& out,
                                      const std::atomic<bool>* stop,
                                      const std::function<void(const CompressProgress&)>& progress);
-
-OrderedJson ReportToJson(const CompressReport& report);
 
 }  // namespace edgewise::compress

@@ -70,9 +70,16 @@ class Pass {
       std::stable_sort(out_.perm.begin(), out_.perm.end(),
                        [&](int64_t a, int64_t b) { return diagonal(a) > diagonal(b); });
     }
-    EW_ASSIGN(factor_, FactorInverseHessian<T>(h_, cols_, opt_.hessian, out_.perm));
-    out_.damp = factor_.damp;
-    out_.damping_retries = factor_.retries;
+    if constexpr (std::is_same_v<T, float>) {
+      if (opt_.factor != nullptr && !opt_.act_order) factor_ = opt_.factor;
+    }
+    if (factor_ == nullptr) {
+      EW_ASSIGN(own_factor_, FactorInverseHessian<T>(h_, cols_, opt_.hessian, out_.perm));
+      factor_ = &own_factor_;
+    }
+    if (factor_->n != cols_) return InvalidArgument("the Hessian's factor has another size");
+    out_.damp = factor_->damp;
+    out_.damping_retries = factor_->retries;
 
     if (opt_.quantize) {
       out_.codes.assign(static_cast<size_t>(rows_ * cols_), 0);
@@ -82,7 +89,7 @@ class Pass {
       if (opt_.group <= 0) ScalesFrom(w_, /*begin=*/0, cols_, /*g=*/0, nullptr);
     }
     r_.assign(w_, w_ + rows_ * cols_);
-    for (int64_t d : factor_.dead) {
+    for (int64_t d : factor_->dead) {
       for (int64_t i = 0; i < rows_; ++i) r_[static_cast<size_t>(i * cols_ + d)] = T(0);
     }
     if (opt_.quantize && opt_.group > 0 && opt_.static_groups) {
@@ -127,7 +134,7 @@ class Pass {
 
   T Score(int64_t i, int64_t j) const {
     const T x =
-        r_[static_cast<size_t>(i * cols_ + j)] / factor_.u[static_cast<size_t>(j * cols_ + j)];
+        r_[static_cast<size_t>(i * cols_ + j)] / factor_->u[static_cast<size_t>(j * cols_ + j)];
     return x * x;
   }
 
@@ -195,7 +202,7 @@ class Pass {
       rows(0, rows_, 0);
     }
     if (e < cols_) {
-      UpdateTail(ctx_, r_.data(), rows_, e, cols_, e_.data(), e - b, factor_.u.data() + b * cols_);
+      UpdateTail(ctx_, r_.data(), rows_, e, cols_, e_.data(), e - b, factor_->u.data() + b * cols_);
     }
   }
 
@@ -210,7 +217,7 @@ class Pass {
     T* row = r_.data() + i * cols_;
     for (int64_t j = b; j < e; ++j) {
       if (opt_.pattern == SparsePattern::kNm && (j - b) % opt_.nm.m == 0) ChooseNm(i, j, e);
-      const T* u = factor_.u.data() + j * cols_;
+      const T* u = factor_->u.data() + j * cols_;
       const bool kept = out_.keep.empty() || out_.keep[static_cast<size_t>(i * cols_ + j)] != 0;
       T q = kept ? row[j] : T(0);
       if (opt_.quantize) {
@@ -255,7 +262,8 @@ class Pass {
   const int64_t rows_, cols_;
   const ObsOptions& opt_;
   ExecContext* ctx_;
-  InverseFactor<T> factor_;
+  InverseFactor<T> own_factor_;
+  const InverseFactor<T>* factor_ = nullptr;
   std::vector<T> r_, e_;
   ObsResult<T> out_;
 };

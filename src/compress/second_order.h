@@ -61,6 +61,8 @@ struct ObsOptions {
   bool static_groups = false;  // with groups: scales from W before any update, original order
   int64_t block = 128;         // columns between two tail updates
   HessianOptions hessian;
+  // What FactorInverseHessian gave for the same H (float only; no act_order), or null.
+  const InverseFactor<float>* factor = nullptr;
   // Applied to every scale before it is used: rounds it to the type in which it is stored.
   std::function<float(float)> round_scale;
 };

@@ -54,6 +54,7 @@ Result<SensitivityTable> Read(const Json& json) {
   t.group = json.at("group");
   t.quantizer = json.at("quantizer");
   t.pruner = json.at("pruner");
+  t.pattern = json.value("pattern", t.pattern);
   for (const Json& layer : json.at("layers")) {
     const std::string where = fmt::format("layer {}", t.layers.size());
     LayerSensitivity l;
@@ -126,6 +127,7 @@ OrderedJson TableToJson(const SensitivityTable& t) {
           {"group", t.group},
           {"quantizer", t.quantizer},
           {"pruner", t.pruner},
+          {"pattern", t.pattern},
           {"layers", std::move(layers)}};
 }
 

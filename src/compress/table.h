@@ -47,9 +47,11 @@ struct SensitivityTable {
   std::string model_hash;        // of the weights' files
   std::string calibration_hash;  // of the calibration tokens
   int64_t windows = 0, window_tokens = 0;
-  int64_t group = 0;      // inputs per scale used for the quantised measures; 0: per row
+  int64_t group = 0;  // inputs per scale used for the quantised measures; 0: per row
+  // How the linears' options were made. (Those of whole layers: "rtn" and "wanda", always.)
   std::string quantizer;  // "rtn", "gptq"
   std::string pruner;     // "magnitude", "wanda", "sparsegpt"
+  std::string pattern = "unstructured";
   std::vector<LayerSensitivity> layers;
 
   // The two scalars per layer that the paper's rules read: the quantisation error at `bits`, and
