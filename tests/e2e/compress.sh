@@ -22,6 +22,8 @@ run 0 timed "${args[@]}" -o "$WORK/timed"
 span=$((($(date +%s%N) - start) / 1000000))
 killed=0
 for i in $(seq 20); do
+  # A run that came to its end starts anew.
+  [ -e "$WORK/cut/packed.safetensors" ] && [ $i -lt 20 ] && rm -rf "$WORK/cut"
   "$EDGEWISE" "${args[@]}" -o "$WORK/cut" --threads $((i % 2 + 1)) >"$WORK/cut.out" 2>&1 &
   pid=$!
   sleep "$(printf '%d.%03d' $((RANDOM % (span + 1) / 1000)) $((RANDOM % (span + 1) % 1000)))"
