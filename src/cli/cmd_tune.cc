@@ -9,9 +9,11 @@
 
 #include "base/units.h"
 #include "cli/commands.h"
+#include "cli/report_samples.h"
 #include "cli/tune_data.h"
 #include "cli/tune_options.h"
 #include "cli/tune_output.h"
+#include "exec/cpu.h"
 #include "exec/memory.h"
 #include "formats/hf_dir.h"
 #include "infer/load_tokenizer.h"
@@ -34,6 +36,14 @@ class Tune : public Command {
   void Declare(CLI::App& app) override { DeclareTune(app, flags_); }
 
   Status Run(Invocation& inv) override {
+    const Status status = Train(inv);
+    // What training held is given back before the report's models are opened.
+    if (status.ok() && !flags_.dry_run) WriteReport(inv);
+    return status;
+  }
+
+ private:
+  Status Train(Invocation& inv) {
     EW_RETURN_IF_ERROR(CheckFlags());
     EW_ASSIGN(tune::ModelMethodOptions method_options, MethodOptions(flags_));
     EW_ASSIGN(tune::TrainOptions train_options, TrainerOptions(flags_));
@@ -93,7 +103,11 @@ class Tune : public Command {
     inputs.base_path = flags_.model;
     EW_ASSIGN(inputs.base_fingerprint, tune::FingerprintModel(location.path));
     inputs.version = EDGEWISE_VERSION;
-    inputs.extra_json = DumpJson(OrderedJson{{"plan", PlanJson(plan)}});
+    inputs.extra_json = DumpJson(OrderedJson{{"plan", PlanJson(plan)},
+                                             {"machine",
+                                              {{"cpu", GetCpuInfo().name},
+                                               {"isa", IsaName(exec->isa())},
+                                               {"threads", exec->threads()}}}});
 
     report::Progress progress(ProgressFor(console, flags_.no_progress, plan.memory_limit),
                               [](std::string_view text) {
@@ -115,7 +129,23 @@ class Tune : public Command {
     return status;
   }
 
- private:
+  // The page is a convenience: the run is done, and failing to draw it only leaves a note.
+  void WriteReport(Invocation& inv) const {
+    SampleRequest request;
+    request.model = flags_.model;
+    request.run = flags_.out;
+    request.data_flags = flags_.data_flags;
+    request.count = flags_.report_samples;
+    const bool directory = PosixEnv().IsDirectory(flags_.data);
+    request.data = flags_.valid_data.empty() ? flags_.data : flags_.valid_data;
+    request.trained = flags_.valid_data.empty() && !directory;
+    // Answering opens the model as a whole, which a limit may forbid.
+    if (!flags_.memory.empty()) request.count = 0;
+    const Result<std::string> path = WriteRunReport(inv, request);
+    inv.console().Log(path.ok() ? "report: " + *path
+                                : "note: no report: " + path.status().message());
+  }
+
   Status CheckFlags() const {
     if (flags_.model.empty()) return InvalidArgument("no MODEL is named");
     if (flags_.data.empty()) return InvalidArgument("no data is named (--data)");

@@ -14,6 +14,7 @@ std::vector<std::unique_ptr<Command>> MakeCommands() {
   commands.push_back(MakeInspect());
   commands.push_back(MakeMerge());
   commands.push_back(MakeExport());
+  commands.push_back(MakeReport());
   commands.push_back(MakeBench());
   commands.push_back(MakeDevice());
   return commands;

@@ -18,6 +18,7 @@ std::unique_ptr<Command> MakeTune();
 std::unique_ptr<Command> MakeInspect();
 std::unique_ptr<Command> MakeMerge();
 std::unique_ptr<Command> MakeExport();
+std::unique_ptr<Command> MakeReport();
 std::unique_ptr<Command> MakeBench();
 std::unique_ptr<Command> MakeDevice();
 

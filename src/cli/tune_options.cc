@@ -152,6 +152,10 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
   app.add_flag("--overwrite", f.overwrite, "Replace an earlier run in the run directory");
   app.add_flag("--dry-run", f.dry_run, "Print plan and first samples with their masks, then stop");
   app.add_flag("--no-progress", f.no_progress, "Plain progress lines");
+  app.add_option("--report-samples", f.report_samples,
+                 "Rows that base and result answer for report.html (none with --memory)")
+      ->check(CLI::Range(0, 50))
+      ->capture_default_str();
 }
 
 Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& f) {

@@ -54,6 +54,7 @@ struct TuneFlags {
   std::string resume;  // "auto" or a checkpoint directory
   bool overwrite = false;
   bool dry_run = false, no_progress = false;
+  int64_t report_samples = 4;
 };
 
 void DeclareTune(CLI::App& app, TuneFlags& flags);

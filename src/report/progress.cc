@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
@@ -19,6 +20,18 @@ constexpr double kGiB = 1024.0 * 1024 * 1024;
 std::string FormatLoss(double loss) {
   if (!std::isfinite(loss)) return "nan";
   return loss < 0.1 ? fmt::format("{:.4f}", loss) : fmt::format("{:.3f}", loss);
+}
+
+// "1.62/2.00 GiB", "183/512 MiB": both in the unit of the limit, or of what is used without one.
+std::string MemoryText(int64_t used, int64_t limit) {
+  const auto whole = static_cast<double>(limit > 0 ? limit : used);
+  const bool large = whole >= kGiB;
+  const double unit = large ? kGiB : kGiB / 1024;
+  const int digits = large ? 2 : 0;
+  const double rss = static_cast<double>(used) / unit;
+  const char* name = large ? "GiB" : "MiB";
+  return limit > 0 ? fmt::format("{:.{}f}/{:.{}f} {}", rss, digits, whole / unit, digits, name)
+                   : fmt::format("{:.{}f} {}", rss, digits, name);
 }
 
 }  // namespace
@@ -43,20 +56,22 @@ ProgressOptions ChooseProgress(const ProgressEnvironment& env) {
   return out;
 }
 
-std::string Progress::StepLine(const StepEvent& e, double ema, double eta_s, int64_t memory_limit) {
-  std::string line = fmt::format("step {}/{}", e.step, e.total_steps);
-  if (e.total_steps > 0) line += fmt::format("  {}%", 100 * e.step / e.total_steps);
-  line += fmt::format("  loss {} (ema {})  lr {}  {:.0f} tok/s", FormatLoss(e.loss),
-                      FormatLoss(ema), FormatRate(e.lr), e.tokens_per_s);
-  if (e.rss_bytes > 0) {
-    const double rss = static_cast<double>(e.rss_bytes) / kGiB;
-    line += memory_limit > 0 ? fmt::format("  mem {:.2f}/{:.2f} GiB", rss,
-                                           static_cast<double>(memory_limit) / kGiB)
-                             : fmt::format("  mem {:.2f} GiB", rss);
+std::string Progress::StepLine(const StepEvent& e, double ema, double eta_s, int64_t memory_limit,
+                               int columns) {
+  std::string head = fmt::format("step {}/{}", e.step, e.total_steps);
+  if (e.total_steps > 0) head += fmt::format("  {}%", 100 * e.step / e.total_steps);
+  head += "  loss " + FormatLoss(e.loss);
+  const std::string mean = fmt::format(" (ema {})", FormatLoss(ema));
+  const std::string rate = "  lr " + FormatRate(e.lr);
+  std::string tail = fmt::format("  {:.0f} tok/s", e.tokens_per_s);
+  if (e.rss_bytes > 0) tail += "  mem " + MemoryText(e.rss_bytes, memory_limit);
+  if (eta_s >= 0) tail += "  eta " + FormatSeconds(eta_s);
+  if (e.skipped_total > 0) tail += fmt::format("  skipped {}", e.skipped_total);
+  const auto room = static_cast<size_t>(std::max(columns, 0));
+  if (head.size() + mean.size() + rate.size() + tail.size() <= room) {
+    return head + mean + rate + tail;
   }
-  if (eta_s >= 0) line += "  eta " + FormatSeconds(eta_s);
-  if (e.skipped_total > 0) line += fmt::format("  skipped {}", e.skipped_total);
-  return line;
+  return head.size() + mean.size() + tail.size() <= room ? head + mean + tail : head + tail;
 }
 
 void Progress::Line(std::string_view text, const char* color) {
@@ -86,7 +101,9 @@ void Progress::OnStep(const StepEvent& e) {
                                     static_cast<double>(e.total_steps - e.step)
                               : -1;
   const double ema = ema_weight_ > 0 ? ema_ / ema_weight_ : e.loss;
-  std::string line = StepLine(e, ema, eta, options_.memory_limit_bytes);
+  const bool live = options_.style == ProgressStyle::kLive;
+  std::string line = live ? StepLine(e, ema, eta, options_.memory_limit_bytes, options_.columns - 1)
+                          : StepLine(e, ema, eta, options_.memory_limit_bytes);
   if (options_.style == ProgressStyle::kPlain) {
     write_(line + "\n");
     return;

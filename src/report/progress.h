@@ -1,6 +1,6 @@
 // Turns the events of a run into lines for people.
 //
-//   step 120/1000  12%  loss 1.84 (ema 1.91)  lr 1.9e-4  412 tok/s  mem 1.62/2.00 GiB  eta 14:03
+//   step 120/1000  12%  loss 1.840 (ema 1.910)  lr 1.9e-4  412 tok/s  mem 1.62/2.00 GiB  eta 14:03
 #pragma once
 
 #include <cstdint>
@@ -51,7 +51,9 @@ class Progress {
   void Finish();
 
   // The line of one step without control codes; `ema` and `eta_s` (negative: unknown) as tracked.
-  static std::string StepLine(const StepEvent& e, double ema, double eta_s, int64_t memory_limit);
+  // Where it is wider than `columns` the learning rate goes first, then the mean of the loss.
+  static std::string StepLine(const StepEvent& e, double ema, double eta_s, int64_t memory_limit,
+                              int columns = 1000);
 
  private:
   void Line(std::string_view text, const char* color);

@@ -21,6 +21,22 @@ TEST(Progress, LineHasWhatPeopleLookFor) {
             "eta 14:03");
 }
 
+TEST(Progress, NarrowLinesKeepWhatMattersMost) {
+  const StepEvent step = Step(120, 1, 1.84);
+  EXPECT_EQ(Progress::StepLine(step, 1.91, 843, int64_t{2} << 30, 79),
+            "step 120/1000  12%  loss 1.840  412 tok/s  mem 1.62/2.00 GiB  eta 14:03");
+  EXPECT_EQ(Progress::StepLine(step, 1.91, 843, int64_t{2} << 30, 86),
+            "step 120/1000  12%  loss 1.840 (ema 1.910)  412 tok/s  mem 1.62/2.00 GiB  eta 14:03");
+}
+
+TEST(Progress, SmallLimitsAreInMebibytes) {
+  StepEvent step = Step(1, 1);
+  step.rss_bytes = int64_t{183} << 20;
+  EXPECT_NE(Progress::StepLine(step, 2, -1, int64_t{512} << 20).find("mem 183/512 MiB"),
+            std::string::npos);
+  EXPECT_NE(Progress::StepLine(step, 2, -1, 0).find("mem 183 MiB"), std::string::npos);
+}
+
 TEST(Progress, Rates) {
   EXPECT_EQ(FormatRate(1e-3), "1.0e-3");
   EXPECT_EQ(FormatRate(0), "0");

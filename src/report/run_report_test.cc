@@ -1,0 +1,120 @@
+#include "report/run_report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "io/env_mem.h"
+
+namespace edgewise::report {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr char kHostile[] = "</code><script>alert(1)</script><img src=x onerror=alert(2)>";
+
+Status Put(Env& env, const std::string& path, const std::string& text) {
+  return WriteFileAtomic(env, path, text);
+}
+
+class RunReportTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(env_.CreateDirs("/run").ok());
+    ASSERT_TRUE(Put(env_, "/run/edgewise.json", R"({"schema": 1, "method": "lora", "seconds": 61,
+      "start_valid_loss": 3.5, "best_valid_loss": 0.5, "peak_rss_bytes": 209715200,
+      "base": {"path": "/base/", "fingerprint": "xxh3:0"},
+      "plan": {"predicted_seconds": 60, "memory_limit_bytes": 268435456,
+               "memory": {"weights": 104857600, "activations": 52428800}}})")
+                    .ok());
+    std::string metrics;
+    for (int i = 1; i <= 20; ++i) {
+      metrics += R"({"schema":1,"event":"step","step":)" + std::to_string(i) + R"(,"loss":)" +
+                 std::to_string(4.0 / i) + R"(,"rss_bytes":209715200})" + "\n";
+    }
+    metrics += R"({"schema":1,"event":"valid","step":0,"valid_loss":3.5})"
+               "\n";
+    metrics += R"({"schema":1,"event":"valid","step":20,"valid_loss":0.5})"
+               "\n";
+    metrics += R"({"schema":1,"event":"warning","step":3,"message":"<b>careful</b>"})"
+               "\n";
+    metrics += R"({"schema":1,"event":"step","st)";
+    ASSERT_TRUE(Put(env_, "/run/metrics.jsonl", metrics).ok());
+  }
+  MemEnv env_;
+};
+
+TEST_F(RunReportTest, ReadsWhatIsThere) {
+  Result<RunReport> r = ReadRun(env_, "/run/");
+  ASSERT_TRUE(r.ok()) << r.status().message();
+  EXPECT_EQ(r->name, "run");
+  EXPECT_EQ(r->train.size(), 20u);
+  EXPECT_EQ(r->valid.size(), 2u);
+  EXPECT_EQ(r->rss.size(), 20u);
+  const std::string html = RenderReport(*r);
+  EXPECT_THAT(html, HasSubstr("Validation loss fell from 3.500 to 0.500, lowest after step 20"));
+  EXPECT_THAT(html, HasSubstr("the limit was 256 MiB"));
+  EXPECT_THAT(html, HasSubstr("&lt;b&gt;careful"));
+  EXPECT_THAT(html, Not(HasSubstr("<b>careful")));
+}
+
+TEST_F(RunReportTest, SamplesCannotInjectMarkup) {
+  Result<RunReport> r = ReadRun(env_, "/run");
+  ASSERT_TRUE(r.ok());
+  r->name = kHostile;
+  r->samples = {{kHostile, kHostile, kHostile, "x"}};
+  r->run["method"] = kHostile;
+  r->run["base"]["path"] = kHostile;
+  r->others.push_back({kHostile, r->run, {}});
+  r->after = Json{{"accuracy", 0.5}};
+  const std::string html = RenderReport(*r) + RenderPicture(*r);
+  EXPECT_THAT(html, Not(HasSubstr("<script")));
+  EXPECT_THAT(html, Not(HasSubstr("<img")));
+}
+
+TEST_F(RunReportTest, SurvivesFilesOfAnotherShape) {
+  ASSERT_TRUE(Put(env_, "/run/edgewise.json",
+                  R"({"plan": 3, "base": [], "exits": {"a": 1}, "vote": 7, "options": "x",
+                     "seconds": "long", "best_valid_loss": null})")
+                  .ok());
+  ASSERT_TRUE(Put(env_, "/run/metrics.jsonl", "hello\n{}\n[1]\n{\"event\":\"step\"}\n").ok());
+  ASSERT_TRUE(Put(env_, "/run/samples.json", R"([1, {"prompt": 2}, "x"])").ok());
+  Result<RunReport> r = ReadRun(env_, "/run");
+  ASSERT_TRUE(r.ok()) << r.status().message();
+  r->sensitivity = Json::parse(R"({"layers": [{"quantized": [{"bits": 4}]}, 3, {"pruned": 1}]})");
+  r->base = Json::parse(R"({"report": {"layers": [4, {"linears": []}]}})");
+  r->plan = Json::parse(R"({"timeline": 5})");
+  EXPECT_THAT(RenderReport(*r), HasSubstr("</html>"));
+}
+
+TEST_F(RunReportTest, ExitsAndVote) {
+  Result<RunReport> r = ReadRun(env_, "/run");
+  ASSERT_TRUE(r.ok());
+  r->run["exits"] = Json::parse(R"([{"exit": 0, "layers": 6, "loss": 1.5},
+                                   {"exit": 1, "layers": 12, "loss": 1.25}])");
+  r->run["vote"] = Json::parse(R"({"rule": "mean", "rules": {"mean": {"loss": 1.2}},
+                                  "gain_over_best_exit": {"mean": 0.05, "low": 0.01, "high": 0.1}})");
+  const std::string html = RenderReport(*r);
+  EXPECT_THAT(html, HasSubstr("Voting by &#39;mean&#39; beats the best exit alone, by 0.050 nats"));
+  EXPECT_THAT(html, HasSubstr("exit after 12 layers"));
+}
+
+TEST_F(RunReportTest, ADirectoryThatIsNoRunIsAnError) {
+  ASSERT_TRUE(env_.CreateDirs("/empty").ok());
+  Result<RunReport> r = ReadRun(env_, "/empty");
+  ASSERT_FALSE(r.ok());
+  EXPECT_THAT(r.status().message(), HasSubstr("not a run"));
+}
+
+TEST(Samples, RoundTrip) {
+  const std::vector<ReportSample> samples = {{"p", "w", "b", "a\xFF"}};
+  Result<Json> json = ParseJson(DumpJson(SamplesToJson(samples)));
+  ASSERT_TRUE(json.ok());
+  const auto back = SamplesFromJson(*json);
+  ASSERT_EQ(back.size(), 1u);
+  EXPECT_EQ(back[0].prompt, "p");
+  EXPECT_EQ(back[0].before, "b");
+}
+
+}  // namespace
+}  // namespace edgewise::report

@@ -1,0 +1,177 @@
+// How the run went: loss, exits, memory.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/units.h"
+#include "report/charts.h"
+#include "report/json_path.h"
+#include "report/section_parts.h"
+#include "report/sections.h"
+
+namespace edgewise::report {
+namespace {
+
+constexpr size_t kMaxPoints = 400, kMaxExits = 16;
+constexpr double kMiB = 1 << 20;
+
+std::string ExitName(int exit) { return fmt::format("exit {}", exit + 1); }
+
+int ExitColor(int exit) { return exit < 0 ? 0 : exit % kSeriesColors; }
+
+LegendEntry Legend(const Series& s) { return {s.name, s.color, s.mark, false}; }
+
+std::string LossTitle(const RunReport& r) {
+  const ValidPoint* first = nullptr;
+  const ValidPoint* best = nullptr;
+  for (const ValidPoint& v : r.valid) {
+    if (v.exit >= 0 || !std::isfinite(v.loss)) continue;
+    if (first == nullptr) first = &v;
+    if (best == nullptr || v.loss < best->loss) best = &v;
+  }
+  if (best == nullptr || first == best) return "Loss while tuning";
+  return fmt::format("Validation loss fell from {:.3f} to {:.3f}, lowest after step {:.0f}",
+                     first->loss, best->loss, best->step);
+}
+
+// Category names of the memory plan in the order of the pile, with what they mean.
+constexpr std::pair<const char*, const char*> kCategories[] = {
+    {"weights", "weights of the base"}, {"trainable", "adapter"},        {"gradients", "gradients"},
+    {"optimizer", "optimizer state"},   {"activations", "activations"},  {"cache", "cache"},
+    {"scratch", "working buffers"},     {"runtime", "program and data"},
+};
+
+}  // namespace
+
+std::string LossSection(const RunReport& r) {
+  std::map<int, std::vector<Point>> train, valid;
+  for (size_t i = 0; i < r.train.size(); ++i) train[r.train_exit[i]].push_back(r.train[i]);
+  for (const ValidPoint& v : r.valid) {
+    if (std::isfinite(v.loss)) valid[v.exit].push_back({v.step, v.loss});
+  }
+  if (train.empty() && valid.empty()) return "";
+  LineChart chart;
+  chart.label = "Loss over the steps of the run";
+  chart.x_label = "step";
+  chart.y_label = "loss (nats per learned token)";
+  chart.from_zero = true;
+  for (const auto& [exit, points] : train) {
+    const std::string suffix = exit < 0 ? "" : ", " + ExitName(exit);
+    chart.lines.push_back(
+        {"each step" + suffix, ExitColor(exit), Mark::kFaint, Thin(points, kMaxPoints)});
+    chart.lines.push_back({"training, running mean" + suffix, ExitColor(exit), Mark::kLine,
+                           Thin(Smooth(points, 0.9), kMaxPoints)});
+  }
+  for (const auto& [exit, points] : valid) {
+    chart.lines.push_back({exit < 0 ? "validation" : "validation, " + ExitName(exit),
+                           exit < 0 ? 1 : ExitColor(exit), Mark::kDots, points});
+  }
+  std::vector<LegendEntry> legend;
+  for (const Series& s : chart.lines) {
+    if (s.mark != Mark::kFaint || train.size() == 1) legend.push_back(Legend(s));
+  }
+  const bool exits = train.size() > 1 || valid.size() > 1;
+  return Section("Learning", "",
+                 Figure(LossTitle(r),
+                        exits ? "Every exit has its own colour; each is tuned in its own steps."
+                              : "Validation is on examples that are never trained on: where it "
+                                "rises while training falls, the model learns by heart.",
+                        legend, [&](double width) { return DrawLines(chart, width); }));
+}
+
+std::string ExitsSection(const RunReport& r) {
+  const Json& exits = At(r.run, {"exits"});
+  const Json& vote = At(r.run, {"vote"});
+  if (!exits.is_array() || exits.size() < 2) return "";
+  BarChart chart;
+  chart.label = "Held-out loss of each exit and of each rule of voting";
+  chart.x_label = "loss (nats per learned token)";
+  const auto add = [&](const std::string& name, double loss, int color) {
+    if (std::isfinite(loss)) chart.bars.push_back({name, loss, fmt::format("{:.3f}", loss), color});
+  };
+  for (size_t e = 0; e < exits.size() && e < kMaxExits; ++e) {
+    const double layers = NumberAt(exits[e], {"layers"}, kNone);
+    add(std::isfinite(layers) ? fmt::format("exit after {:.0f} layers", layers)
+                              : ExitName(static_cast<int>(e)),
+        NumberAt(exits[e], {"loss"}, kNone), 0);
+  }
+  const std::string chosen = TextAt(vote, {"rule"});
+  if (const Json& rules = At(vote, {"rules"}); rules.is_object()) {
+    for (const auto& [name, score] : rules.items()) {
+      if (name.starts_with("single") || chart.bars.size() > 2 * kMaxExits) continue;
+      add(fmt::format("vote: {}", name), NumberAt(score, {"loss"}, kNone), name == chosen ? 1 : 7);
+    }
+  }
+  if (chart.bars.empty()) return "";
+  std::string title = "Every exit of the model by itself";
+  const double gain = NumberAt(vote, {"gain_over_best_exit", "mean"}, kNone);
+  const double low = NumberAt(vote, {"gain_over_best_exit", "low"}, kNone);
+  if (chosen.starts_with("single")) {
+    title = "One exit alone is best; nothing is voted on";
+  } else if (std::isfinite(gain)) {
+    title = fmt::format("Voting by '{}' {} the best exit alone, by {:.3f} nats", chosen,
+                        low > 0     ? "beats"
+                        : gain >= 0 ? "is level with"
+                                    : "falls behind",
+                        gain);
+  }
+  return Section("Exits and vote", "",
+                 Figure(title,
+                        "Shorter is better; measured on held-out data that the vote was not fitted "
+                        "to.",
+                        {{"exits alone", 0, Mark::kLine, true},
+                         {"chosen rule", 1, Mark::kLine, true},
+                         {"other rules", 7, Mark::kLine, true}},
+                        [&](double width) { return DrawBars(chart, width); }));
+}
+
+std::string MemorySection(const RunReport& r) {
+  if (r.rss.size() < 2) return "";
+  LineChart chart;
+  chart.label = "Resident memory over the steps of the run";
+  chart.x_label = "step";
+  chart.y_label = "resident memory (MiB)";
+  std::vector<LegendEntry> legend;
+  const double first = r.rss.front().x, last = r.rss.back().x;
+  int color = 0;
+  for (const auto& [key, meaning] : kCategories) {
+    const double bytes = NumberAt(r.run, {"plan", "memory", key}, 0);
+    const int own = color++;
+    if (bytes <= 0) continue;
+    chart.stacked.push_back(
+        {meaning, own, Mark::kLine, {{first, bytes / kMiB}, {last, bytes / kMiB}}});
+    legend.push_back({fmt::format("{}: {}", meaning, FormatBytes(static_cast<int64_t>(bytes))), own,
+                      Mark::kLine, true});
+  }
+  std::vector<Point> measured;
+  double peak = NumberAt(r.run, {"peak_rss_bytes"}, 0);
+  for (const Point& p : r.rss) {
+    measured.push_back({p.x, p.y / kMiB});
+    peak = std::max(peak, p.y);
+  }
+  chart.lines.push_back({"measured", kInkColor, Mark::kLine, Thin(measured, kMaxPoints)});
+  legend.push_back({"measured", kInkColor, Mark::kLine, false});
+  const double limit = NumberAt(r.run, {"plan", "memory_limit_bytes"}, 0);
+  std::string title =
+      fmt::format("At most {} were resident", FormatBytes(static_cast<int64_t>(peak)));
+  std::string note = "Surfaces: what was predicted before the start, by category. ";
+  if (limit > 0) {
+    const std::string text = FormatBytes(static_cast<int64_t>(limit));
+    title += fmt::format("; the limit was {}", text);
+    // A limit far above everything would squeeze the rest of the chart flat.
+    if (limit < 4 * peak) {
+      chart.lines.push_back(
+          {"limit", 4, Mark::kDashed, {{first, limit / kMiB}, {last, limit / kMiB}}});
+      legend.push_back({"limit: " + text, 4, Mark::kDashed, false});
+    } else {
+      note += "The limit lies far above the chart. ";
+    }
+  }
+  note += "Line: what the system measured.";
+  return Section("Memory", "", Figure(title, note, legend, [&](double width) {
+                   return DrawLines(chart, width);
+                 }));
+}
+
+}  // namespace edgewise::report
