@@ -8,7 +8,9 @@
 
 #include "cli/command.h"
 #include "cli/config_file.h"
+#include "cli/describe.h"
 #include "cli/suggest.h"
+#include "io/env.h"
 
 namespace edgewise::cli {
 namespace {
@@ -18,6 +20,10 @@ constexpr char kDescription[] =
     "MODEL is a Hugging Face directory, a GGUF file, or a hub id found in the local cache.";
 
 constexpr char kFooter[] =
+    "First steps:\n"
+    "  edgewise tune MODEL --data chats.jsonl -o run   adapt a model to your data\n"
+    "  edgewise chat MODEL --adapter run               talk with the result\n"
+    "  edgewise report run                             look at what happened\n"
     "'edgewise COMMAND --help' lists the options of a command.\n"
     "Exit codes: 0 done, 1 wrong use, 2 bad input, 3 does not fit the memory limit,\n"
     "4 interrupted with state saved, 5 finished but a save failed, 70 a bug.";
@@ -29,6 +35,45 @@ void DeclareCommon(CLI::App& app, CommonOptions& common) {
       ->check(CLI::Range(0, 4096));
   app.add_option("--isa", common.isa, "Force an instruction set: generic, avx2, avx512-vnni, ...");
   app.add_option("--config", common.config, "YAML file with options; the command line wins");
+}
+
+// Under which heading of the help text a command stands.
+const char* GroupOf(const std::string& name) {
+  static constexpr struct {
+    const char* group;
+    std::string_view names;
+  } kGroups[] = {
+      {"Adapt a model", " tune merge export "},
+      {"Use it", " generate chat eval "},
+      {"Make it smaller, plan the work", " profile compress device plan "},
+      {"Look and measure", " report inspect tokenize bench "},
+  };
+  for (const auto& [group, names] : kGroups) {
+    if (names.find(" " + name + " ") != std::string_view::npos) return group;
+  }
+  return "Other";
+}
+
+// `man COMMAND` prints a page, `man -o DIR` writes all of them.
+Status WriteManPages(const ProgramDoc& program, const std::string& topic, const std::string& dir) {
+  if (dir.empty()) {
+    const auto found = std::find_if(program.commands.begin(), program.commands.end(),
+                                    [&](const CommandDoc& c) { return c.name == topic; });
+    if (!topic.empty() && found == program.commands.end()) {
+      return InvalidArgument("no command '" + topic + "'");
+    }
+    fmt::print("{}", ManPage(program, topic.empty() ? nullptr : &*found));
+    return Status::Ok();
+  }
+  Env& env = PosixEnv();
+  EW_RETURN_IF_ERROR(env.CreateDirs(dir));
+  EW_RETURN_IF_ERROR(
+      WriteFileAtomic(env, JoinPath(dir, program.name + ".1"), ManPage(program, nullptr)));
+  for (const CommandDoc& c : program.commands) {
+    EW_RETURN_IF_ERROR(WriteFileAtomic(env, JoinPath(dir, program.name + "-" + c.name + ".1"),
+                                       ManPage(program, &c)));
+  }
+  return Status::Ok();
 }
 
 // CLI11 would stop at the first unknown argument with its own words; they are collected instead, so
@@ -85,6 +130,7 @@ int Main(int argc, char** argv) {
   for (auto& command : commands) {
     CLI::App* sub = app.add_subcommand(command->name(), command->summary());
     sub->allow_extras();
+    sub->group(GroupOf(command->name()));
     command->Declare(*sub);
     DeclareCommon(*sub, common);
     // An option given twice: the last one counts, so that scripts can append their own.
@@ -100,6 +146,18 @@ int Main(int argc, char** argv) {
   CLI::App* help = app.add_subcommand("help", "Explain a command");
   help->add_option("command", help_topic, "Command to explain");
   names.push_back("help");
+  std::string shell, man_topic, man_dir;
+  CLI::App* completion = app.add_subcommand("completion", "Shell completion, to be sourced");
+  completion->add_option("shell", shell, "bash, zsh or fish")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+  CLI::App* man = app.add_subcommand("man", "Manual pages, for man(1)");
+  man->add_option("command", man_topic, "Command to print the page of (default: the program's)");
+  man->add_option("-o,--output", man_dir, "Write all pages into this directory");
+  for (CLI::App* sub : {help, completion, man}) {
+    sub->group("Help");
+    if (sub != help) names.push_back(sub->get_name());
+  }
 
   try {
     app.parse(argc, argv);
@@ -122,6 +180,15 @@ int Main(int argc, char** argv) {
     return Console(false, false)
         .Finish(InvalidArgument(
             fmt::format("no command '{}'{}", help_topic, DidYouMean(help_topic, names))));
+  }
+
+  if (completion->parsed()) {
+    fmt::print("{}", CompletionScript(Describe(app, EDGEWISE_VERSION), shell));
+    return 0;
+  }
+  if (man->parsed()) {
+    return Console(false, false)
+        .Finish(WriteManPages(Describe(app, EDGEWISE_VERSION), man_topic, man_dir));
   }
 
   for (size_t i = 0; i < commands.size(); ++i) {

@@ -37,6 +37,42 @@ run 2 broken tokenize m --config "$WORK/broken.yaml" && says broken "broken.yaml
 run 2 deep tokenize m --config "$WORK/deep.yaml" && says deep "deep.yaml"
 run 2 noconfig tokenize m --config "$WORK/none.yaml" && says noconfig "none.yaml"
 
+# Completion and manual pages are made of the options that the program has.
+for shell in bash zsh fish; do
+  run 0 $shell completion $shell
+  grep -q "report-samples" "$WORK/$shell.out" || fail "completion $shell lacks an option"
+  if command -v $shell >/dev/null; then
+    $shell -n "$WORK/$shell.out" || fail "$shell does not accept its completion"
+  else
+    echo "SKIP: no $shell to try its completion in"
+  fi
+done
+run 1 csh completion csh
+# complete WORDS...: what bash offers for the last word.
+complete_words() {
+  bash --norc -c '. "$1"; shift; COMP_WORDS=(edgewise "$@") COMP_CWORD=$#; _edgewise;
+    printf "%s\n" "${COMPREPLY[@]}"' _ "$WORK/bash.out" "$@"
+}
+[ "$(complete_words repo)" = report ] || fail "bash does not complete a command"
+complete_words tune --learn | grep -qx -- --learning-rate || fail "bash does not complete an option"
+complete_words tune m --method la | grep -qx last-n || fail "bash does not complete a value"
+[ -z "$(complete_words tune m --data x)" ] || fail "bash completes a file name with words"
+run 0 man man tune
+grep -q '^.TH EDGEWISE-TUNE 1' "$WORK/man.out" || fail "man tune has no title"
+run 1 man_none man nothing && says man_none "nothing"
+run 0 man_all man -o "$WORK/man1"
+for name in edgewise edgewise-tune edgewise-report edgewise-eval; do
+  [ -s "$WORK/man1/$name.1" ] || fail "no page $name.1"
+done
+if command -v groff >/dev/null; then
+  for page in "$WORK"/man1/*.1; do
+    groff -man -ww -Tutf8 -z "$page" 2>"$WORK/groff.err"
+    [ ! -s "$WORK/groff.err" ] || { fail "$page: $(head -2 "$WORK/groff.err")"; }
+  done
+else
+  echo "SKIP: no groff to check the manual pages with"
+fi
+
 # A closed stdout is noticed, not a crash.
 "$EDGEWISE" tokenize --help >/dev/full 2>/dev/null
 code=$?
