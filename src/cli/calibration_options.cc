@@ -107,12 +107,10 @@ Result<compress::SensitivityTable> TableFor(Invocation& inv, const infer::Sessio
   EW_ASSIGN(options.memory_bytes, StateMemory(o, need));
   options.scratch_path = (path.empty() ? std::string("edgewise-profile") : path) + ".tmp";
   Result<compress::SensitivityTable> measured = [&] {
-    CounterLine line(inv.console(), "layer", "layers");
-    return compress::MeasureSensitivity(*exec, session.model(), windows, options, &inv.stop(),
-                                        [&](const compress::ProfileProgress& p) {
-                                          line.Update(p.layer, p.layers,
-                                                      static_cast<double>(p.layers));
-                                        });
+    CounterLine line(inv.console(), "layer");
+    return compress::MeasureSensitivity(
+        *exec, session.model(), windows, options, &inv.stop(),
+        [&](const compress::ProfileProgress& p) { line.Update(p.layer, p.layers); });
   }();
   if (!measured.ok()) return measured.status();
   measured->model_hash = model_hash;

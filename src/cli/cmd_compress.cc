@@ -65,12 +65,10 @@ class Compress : public Command {
     EW_ASSIGN(options.memory_bytes, StateMemory(calibration_, need));
     const auto start = std::chrono::steady_clock::now();
     Result<compress::CompressReport> report = [&] {
-      CounterLine line(inv.console(), "layer", "layers");
-      return compress::CompressModel(*exec, session->model(), windows, options, output_,
-                                     &inv.stop(), [&](const compress::CompressProgress& p) {
-                                       line.Update(p.layer, p.layers,
-                                                   static_cast<double>(p.layers));
-                                     });
+      CounterLine line(inv.console(), "layer");
+      return compress::CompressModel(
+          *exec, session->model(), windows, options, output_, &inv.stop(),
+          [&](const compress::CompressProgress& p) { line.Update(p.layer, p.layers); });
     }();
     if (!report.ok()) return report.status();
     for (const std::string& warning : report->warnings) inv.console().Warn(warning);

@@ -5,6 +5,8 @@
 
 #include <cstdlib>
 
+#include "base/units.h"
+
 namespace edgewise::cli {
 namespace {
 
@@ -22,7 +24,8 @@ CounterLine::CounterLine(Console& console, std::string label, std::string figure
       label_(std::move(label)),
       figure_(std::move(figure)),
       live_(LiveTerminal()),
-      last_(std::chrono::steady_clock::now()) {}
+      start_(std::chrono::steady_clock::now()),
+      last_(start_) {}
 
 CounterLine::~CounterLine() {
   if (open_) fmt::print(stderr, "\n");
@@ -34,8 +37,14 @@ void CounterLine::Update(int64_t done, int64_t total, double value) {
   const double since = std::chrono::duration<double>(now - last_).count();
   if (since < (live_ ? 0.2 : 10.0) && !(live_ && done == total)) return;
   last_ = now;
-  fmt::print(stderr, "{}{} {}/{} ({} {:.4g}){}", live_ ? "\r" : "", label_, done, total, figure_,
-             value, live_ ? "\x1b[K" : "\n");
+  std::string line = fmt::format("{} {}/{}", label_, done, total);
+  if (!figure_.empty()) line += fmt::format("  {} {:.4g}", figure_, value);
+  const double elapsed = std::chrono::duration<double>(now - start_).count();
+  if (done > 0 && done < total) {
+    line += "  eta " +
+            FormatSeconds(elapsed / static_cast<double>(done) * static_cast<double>(total - done));
+  }
+  fmt::print(stderr, "{}{}{}", live_ ? "\r" : "", line, live_ ? "\x1b[K" : "\n");
   std::fflush(stderr);
   open_ = live_;
 }
