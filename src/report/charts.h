@@ -25,7 +25,7 @@ enum class Mark {
 
 struct Series {
   std::string name;
-  int color = 0;  // 0 .. kSeriesColors - 1
+  int color = 0;  // 0 .. kInkColor
   Mark mark = Mark::kLine;
   std::vector<Point> points;  // ascending x; points with a y that is not finite are gaps
 };
