@@ -38,6 +38,10 @@ void DeclareCalibration(CLI::App& app, CalibrationOptions& o) {
   app.add_option("--damp", o.damp, "Damping of the Hessian, as a share of its mean diagonal")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_option("--loss-tokens", o.loss_tokens,
+                 "Calibration tokens on which the loss of each linear's options is predicted")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--kl-windows", o.kl_windows,
                  "Windows on which the final logits' divergence is measured for whole layers")
       ->check(CLI::NonNegativeNumber)
@@ -102,6 +106,7 @@ Result<compress::SensitivityTable> TableFor(Invocation& inv, const infer::Sessio
   compress::ProfileOptions options;
   EW_ASSIGN(options.method, MethodOf(o));
   options.kl_windows = o.kl_windows;
+  options.loss_tokens = o.loss_tokens;
   const compress::MemoryNeed need = compress::ProfileNeed(*exec, session.model(), windows, options,
                                                           ReadProcessMemory().rss_bytes);
   EW_ASSIGN(options.memory_bytes, StateMemory(o, need));

@@ -26,6 +26,7 @@ struct CalibrationOptions {
   std::string pruner = "sparsegpt", quantizer = "gptq", pattern = "unstructured";
   double damp = 0.01;
   int64_t kl_windows = 0;
+  int64_t loss_tokens = 2048;
 };
 
 void DeclareCalibration(CLI::App& app, CalibrationOptions& options);

@@ -36,6 +36,9 @@ class Compress : public Command {
     app.add_option("--sparsity", request_.sparsity, "Share of weights pruned")
         ->check(CLI::Range(0.0, 0.95))
         ->capture_default_str();
+    app.add_option("--average-bits", average_bits_,
+                   "budget: packed bits a weight of the linears, scales and masks included")
+        ->check(CLI::Range(1.0, 16.5));
     app.add_option("--policy", policy_,
                    "budget, paper, paper-literal, uniform, random, or a policy file")
         ->capture_default_str();
@@ -105,6 +108,16 @@ class Compress : public Command {
     if (!size_.empty()) {
       EW_ASSIGN(request_.budget, ParseBytes(size_));
     }
+    if (average_bits_ > 0) {
+      if (!size_.empty()) return InvalidArgument("give --size or --average-bits, not both");
+      double weights = 0;
+      for (model::LinearKind kind : model::kAllLinears) {
+        const model::LinearShape shape = model::ShapeOf(config, kind);
+        weights += static_cast<double>(shape.in) * static_cast<double>(shape.out);
+      }
+      request_.budget = static_cast<int64_t>(average_bits_ / 8 * weights *
+                                             static_cast<double>(config.num_layers()));
+    }
     compress::SensitivityTable table;
     table.layers.resize(config.layers.size());
     if (request_.kind != compress::PolicyKind::kUniform) {
@@ -153,6 +166,7 @@ class Compress : public Command {
   CalibrationOptions calibration_;
   compress::PolicyRequest request_;
   std::string output_, policy_ = "budget", size_, table_;
+  double average_bits_ = 0;
   bool policy_only_ = false;
 };
 

@@ -103,7 +103,7 @@ MemoryNeed ProfileNeed(ExecContext& ctx, const model::Model& model,
   const model::ModelConfig& c = model.config();
   const Sizes s = SizesOf(model, windows);
   int64_t sampled = 0;
-  for (size_t w : LossWindows(windows, options.loss_tokens)) sampled += windows[w].size();
+  for (size_t w : SpreadWindows(windows, options.loss_tokens)) sampled += windows[w].size();
   int64_t hessians = 0, samples = 0, linear = 0;
   for (LinearKind kind : kAllLinears) {
     const model::LinearShape shape = model::ShapeOf(c, kind);

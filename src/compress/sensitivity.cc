@@ -45,6 +45,15 @@ class Profiler {
     table.pattern = opt_.method.policy.pattern;
     table.quantizer = QuantizerName(opt_.method.quantizer);
     table.pruner = PrunerName(opt_.method.pruner);
+    compared_ = SpreadWindows(windows_, opt_.layer_windows * windows_.front().size());
+    if (opt_.kl_windows > 0) {
+      // The divergence is measured on the first windows.
+      for (size_t w = 0; w < windows_.size() && static_cast<int64_t>(w) < opt_.kl_windows; ++w) {
+        compared_.push_back(w);
+      }
+      std::sort(compared_.begin(), compared_.end());
+      compared_.erase(std::unique(compared_.begin(), compared_.end()), compared_.end());
+    }
     EW_RETURN_IF_ERROR(SampleGradients());
     EW_ASSIGN(divergence_, LogitDivergence::Create(pass_, model_, windows_, opt_.kl_windows));
     EW_ASSIGN(states_, StateStore::Create(windows_, config_.hidden, opt_.memory_bytes / 8 * 3,
@@ -80,7 +89,7 @@ class Profiler {
   }
 
   Status SampleGradients() {
-    const std::vector<size_t> chosen = LossWindows(windows_, opt_.loss_tokens);
+    const std::vector<size_t> chosen = SpreadWindows(windows_, opt_.loss_tokens);
     if (chosen.empty()) return Status::Ok();
     Report(0, "gradients");
     std::vector<const TokenBatch*> batches;
@@ -95,12 +104,12 @@ class Profiler {
     return Status::Ok();
   }
 
-  // Squared differences of the layer's output under `weights`, over all windows.
+  // Squared differences of the layer's output under `weights`, over the windows compared.
   Result<Measure> Compare(int64_t layer, const model::LayerWeights& weights, const Option& option,
                           const StateStore& outputs) {
     double error = 0, square = 0, divergence = 0;
     int64_t count = 0;
-    for (size_t w = 0; w < windows_.size(); ++w) {
+    for (size_t w : compared_) {
       const auto at = static_cast<int64_t>(w);
       EW_RETURN_IF_ERROR(states_->Read(at, z_.data()));
       EW_RETURN_IF_ERROR(pass_.ForwardLayer(windows_[w], layer, &weights, nullptr, z_.data()));
@@ -193,11 +202,12 @@ class Profiler {
     for (int bits : opt_.bits) out.push_back({bits, 0.0});
     const Result<PatternSpec> pattern = ParsePattern(opt_.method.policy.pattern);
     const bool nm = pattern.ok() && pattern->kind == PatternSpec::Kind::kNm;
-    for (int bits : opt_.sparse_bits) {
-      if (nm) out.push_back({bits, static_cast<double>(pattern->nm.n) / pattern->nm.m});
-      for (double sparsity : opt_.sparsities) {
-        if (!nm) out.push_back({bits, sparsity});
-      }
+    if (!nm) {
+      out.insert(out.end(), opt_.sparse_options.begin(), opt_.sparse_options.end());
+      return out;
+    }
+    for (int bits : opt_.bits) {
+      out.push_back({bits, static_cast<double>(pattern->nm.n) / pattern->nm.m});
     }
     return out;
   }
@@ -255,6 +265,7 @@ class Profiler {
   const std::function<void(const ProfileProgress&)>& progress_;
   model::TrainingPass pass_;
   std::unique_ptr<GradientSample> gradients_;
+  std::vector<size_t> compared_;          // windows on which whole layers are compared
   std::map<size_t, int64_t> sampled_at_;  // window -> its first token among the sampled ones
   std::unique_ptr<LogitDivergence> divergence_;
   std::unique_ptr<StateStore> states_;
@@ -263,12 +274,11 @@ class Profiler {
 
 }  // namespace
 
-std::vector<size_t> LossWindows(const std::vector<TokenBatch>& windows, int64_t loss_tokens) {
+std::vector<size_t> SpreadWindows(const std::vector<TokenBatch>& windows, int64_t tokens) {
   std::vector<size_t> out;
-  if (loss_tokens <= 0 || windows.empty()) return out;
+  if (tokens <= 0 || windows.empty()) return out;
   const int64_t length = std::max<int64_t>(1, windows.front().size());
-  const size_t count =
-      std::clamp<size_t>(static_cast<size_t>(loss_tokens / length), 1, windows.size());
+  const size_t count = std::clamp<size_t>(static_cast<size_t>(tokens / length), 1, windows.size());
   for (size_t i = 0; i < count; ++i) out.push_back(i * windows.size() / count);
   return out;
 }

@@ -16,13 +16,17 @@ namespace edgewise::compress {
 struct ProfileOptions {
   std::vector<int> bits = {2, 3, 4, 5, 6, 8};
   std::vector<double> ratios = {0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9};
-  // Per linear, for the `budget` policy: every width without sparsity, and these widths with these
-  // sparsities (n:m patterns: their own). Other combinations take more bytes than a better one.
-  std::vector<int> sparse_bits = {3, 4, 5};
-  std::vector<double> sparsities = {0.4, 0.5, 0.6, 0.7};
+  // Per linear, for the `budget` policy: every width without sparsity, and these (n:m patterns:
+  // `bits` with their own sparsity). Other combinations take more bytes than a better one; the
+  // extreme ones are for linears that hardly matter.
+  std::vector<Option> sparse_options = {{2, 0.5}, {2, 0.7}, {2, 0.9}, {3, 0.4}, {3, 0.5},
+                                        {3, 0.6}, {3, 0.7}, {3, 0.9}, {4, 0.4}, {4, 0.5},
+                                        {4, 0.6}, {4, 0.7}, {5, 0.4}, {5, 0.5}};
   // How the linears' options are made: pruner, quantizer, damping, group and pattern, as the
   // compression that will follow.
   CompressOptions method;
+  // Windows (evenly spread) on which whole layers are compared; all of them make the Hessians.
+  int64_t layer_windows = 8;
   // Tokens on which the loss of each linear's options is predicted (one backward pass); 0: skip.
   int64_t loss_tokens = 2048;
   // Windows on which the KL divergence of the final logits is measured for every option of a whole
@@ -45,8 +49,8 @@ Result<SensitivityTable> MeasureSensitivity(
     const ProfileOptions& options, const std::atomic<bool>* stop,
     const std::function<void(const ProfileProgress&)>& progress);
 
-// Windows that losses are predicted on: so many of them, evenly spread, that they hold
-// `loss_tokens` tokens (at least one; none for 0).
-std::vector<size_t> LossWindows(const std::vector<TokenBatch>& windows, int64_t loss_tokens);
+// So many windows, evenly spread, that they hold `tokens` tokens (at least one; none for 0): those
+// that losses are predicted on.
+std::vector<size_t> SpreadWindows(const std::vector<TokenBatch>& windows, int64_t tokens);
 
 }  // namespace edgewise::compress
