@@ -38,7 +38,8 @@ def words_of(paths, table):
     for path in paths:
         for line in open(path, encoding="utf-8"):
             row = json.loads(line)
-            for word in (row["prompt"] + row["completion"]).split(" "):
+            text = " ".join(message["content"] for message in row["messages"])
+            for word in text.split(" "):
                 for piece in (word, " " + word):
                     if piece.strip():
                         counts[tuple(table[b] for b in piece.encode())] += 1

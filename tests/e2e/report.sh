@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The model of the repository, a short run on the household's commands, and its report, looked at in
+# a browser where there is one. No data from outside is needed.
+set -uo pipefail
+. "$(dirname "$0")/lib.sh"
+model=models/hearth-10m
+
+python3 examples/household/make_data.py "$WORK/data" --rows 200 --test 20 || fail "make_data.py"
+python3 examples/household/make_data.py "$WORK/again" --rows 200 --test 20
+diff -r "$WORK/data" "$WORK/again" >"$WORK/diff" || fail "the data are not reproducible"
+python3 - "$WORK/data" <<'EOP' || fail "held-out combinations occur in the training data"
+import json, sys
+def actions(name):
+    return {json.loads(line)["messages"][1]["content"] for line in open(f"{sys.argv[1]}/{name}.jsonl")}
+sys.exit(bool(actions("test") & (actions("train") | actions("valid"))))
+EOP
+
+run 0 tune tune "$model" --data "$WORK/data" --max-steps 6 --batch-size 8 --grad-accum 1 \
+  --eval-every 2 --report-samples 2 -o "$WORK/run" --json
+[ -s "$WORK/run/report.html" ] || fail "tune left no report"
+for what in "Learning" "Memory" "Compression" "What it answers" "Provenance"; do
+  grep -q "<h2>$what" "$WORK/run/report.html" || fail "the report has no section '$what'"
+done
+
+# What a sample holds must not become markup.
+printf '%s\n' '{"messages": [{"role": "user", "content": "<script>alert(1)</script>"}, {"role": "assistant", "content": "<img src=x onerror=alert(2)>"}]}' \
+  >"$WORK/hostile.jsonl"
+run 0 eval0 eval "$model" --data "$WORK/data/test.jsonl" --task exact-match --limit 4 --json
+cp "$WORK/eval0.out" "$WORK/before.json"
+run 0 profile profile "$model" --calibration examples/household/make_data.py --windows 1 \
+  --window-tokens 64 -o "$WORK/table.json"
+run 0 report report "$WORK/run" -o "$WORK/page.html" --data "$WORK/hostile.jsonl" --samples 1 \
+  --max-tokens 8 --before "$WORK/before.json" --after "$WORK/before.json" \
+  --sensitivity "$WORK/table.json" --compare "the same=$WORK/run,$WORK/before.json" --json &&
+  check report "j['report'].endswith('page.html')"
+grep -q "<script\|<img" "$WORK/page.html" && fail "a sample became markup"
+grep -q "<h2>Sensitivity" "$WORK/page.html" || fail "the report has no section 'Sensitivity'"
+run 1 norun report && says norun "no RUN"
+run 2 notarun report "$WORK/data" && says notarun "not a run"
+
+python3 tests/report/check_page.py "$WORK/page.html"
+code=$?
+[ $code = 0 ] || [ $code = 77 ] || fail "the page has faults"
+finish
