@@ -28,7 +28,7 @@ printf '%s\n' '{"messages": [{"role": "user", "content": "<script>alert(1)</scri
 run 0 eval0 eval "$model" --data "$WORK/data/test.jsonl" --task exact-match --limit 4 --json
 cp "$WORK/eval0.out" "$WORK/before.json"
 run 0 profile profile "$model" --calibration examples/household/make_data.py --windows 1 \
-  --window-tokens 64 -o "$WORK/table.json"
+  --window-tokens 64 --quantizer rtn --pruner magnitude -o "$WORK/table.json"
 run 0 report report "$WORK/run" -o "$WORK/page.html" --data "$WORK/hostile.jsonl" --samples 1 \
   --max-tokens 8 --before "$WORK/before.json" --after "$WORK/before.json" \
   --sensitivity "$WORK/table.json" --compare "the same=$WORK/run,$WORK/before.json" --json &&
