@@ -2,7 +2,8 @@
 # for all of them.
 include(CMakePackageConfigHelpers)
 get_property(modules GLOBAL PROPERTY EDGEWISE_MODULES)
-list(REMOVE_ITEM modules edgewise_cli)
+# The program alone uses these.
+list(REMOVE_ITEM modules edgewise_cli edgewise_bench)
 add_library(edgewise_all INTERFACE)
 set_target_properties(edgewise_all PROPERTIES EXPORT_NAME edgewise)
 target_link_libraries(edgewise_all INTERFACE ${modules})
@@ -11,7 +12,8 @@ add_library(edgewise::edgewise ALIAS edgewise_all)
 install(TARGETS ${modules} edgewise_all EXPORT edgewiseTargets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY src/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/edgewise
-        FILES_MATCHING PATTERN "*.h" PATTERN "cli" EXCLUDE)
+        FILES_MATCHING PATTERN "*.h" PATTERN "cli" EXCLUDE
+        PATTERN "bench" EXCLUDE)
 install(EXPORT edgewiseTargets NAMESPACE edgewise::
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/edgewise)
 configure_package_config_file(cmake/edgewiseConfig.cmake.in edgewiseConfig.cmake

@@ -1,4 +1,4 @@
-// edgewise bench tune|prefill|decode --shape NAME
+// edgewise bench kernels, edgewise bench tune|prefill|decode --shape NAME
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -9,11 +9,14 @@
 
 #include "base/rng.h"
 #include "base/units.h"
+#include "cli/bench_kernels.h"
 #include "cli/commands.h"
+#include "compress/compress_linear.h"
 #include "exec/memory.h"
 #include "kernels/matmul.h"
 #include "model/decoder.h"
 #include "model/flops.h"
+#include "model/random_packed_model.h"
 #include "tune/model_method.h"
 #include "tune/optimizer.h"
 
@@ -60,8 +63,8 @@ class Bench : public Command {
   std::string summary() const override { return "Measure speed and memory on random weights"; }
 
   void Declare(CLI::App& app) override {
-    app.add_option("what", what_, "tune, prefill or decode")
-        ->check(CLI::IsMember({"tune", "prefill", "decode"}));
+    app.add_option("what", what_, "kernels, tune, prefill or decode")
+        ->check(CLI::IsMember({"kernels", "tune", "prefill", "decode"}));
     std::string shapes;
     for (const std::string& shape : model::NamedShapes()) shapes += " " + shape;
     app.add_option("--shape", shape_, "One of:" + shapes);
@@ -83,11 +86,33 @@ class Bench : public Command {
         ->capture_default_str();
     app.add_option("--dtype", dtype_, "Type of the weights: fp32, bf16 or fp16")
         ->capture_default_str();
+    app.add_option("--bits", bits_, "Packed weights of 2, 3, 4, 5, 6 or 8 bits instead of --dtype")
+        ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}));
+    app.add_option("--sparsity", sparsity_, "Packed: share of the weights that is zero")
+        ->check(CLI::Range(0.0, 0.95))
+        ->capture_default_str();
+    app.add_option("--pattern", pattern_, "Packed: unstructured, block, or n:m")
+        ->capture_default_str();
+    app.add_option("--group", group_, "Packed: columns per scale, 0 for one per row")
+        ->check(CLI::IsMember({0, 32, 64, 128}))
+        ->capture_default_str();
+    app.add_option("--embedding-bits", embedding_bits_, "Packed: embedding and head, 4 or 8")
+        ->check(CLI::IsMember({4, 8}))
+        ->capture_default_str();
+    app.add_option("--filter", kernels_.filter, "kernels: extended regular expression on names");
+    app.add_option("--min-time", kernels_.min_seconds, "kernels: seconds of each measurement")
+        ->check(CLI::Range(0.001, 60.0))
+        ->capture_default_str();
     app.add_option("--seed", seed_, "Of the weights and tokens")->capture_default_str();
   }
 
   Status Run(Invocation& inv) override {
-    if (what_.empty()) return InvalidArgument("say what to measure: tune, prefill or decode");
+    if (what_.empty())
+      return InvalidArgument("say what to measure: kernels, tune, prefill or decode");
+    if (what_ == "kernels") {
+      kernels_.shape = shape_;
+      return RunBenchKernels(inv, kernels_);
+    }
     if (shape_.empty()) return InvalidArgument("no shape is named (--shape)");
     Result<model::ModelConfig> config = model::NamedShape(shape_);
     if (!config.ok()) return InvalidArgument("--shape: " + config.status().message());
@@ -97,7 +122,8 @@ class Bench : public Command {
                         : *storage == model::StorageDType::kF16 ? DType::kF16
                                                                 : DType::kF32;
     EW_ASSIGN(ctx_, inv.Exec());
-    EW_ASSIGN(auto model, model::Model::Random(*config, seed_, dtype));
+    EW_ASSIGN(auto model,
+              bits_ == 0 ? model::Model::Random(*config, seed_, dtype) : Packed(*config));
     inv.console().Log(fmt::format("{}: {} parameters, {} threads, {}", shape_,
                                   FormatCount(static_cast<double>(config->parameter_count())),
                                   ctx_->threads(), IsaName(ctx_->isa())));
@@ -106,6 +132,18 @@ class Bench : public Command {
   }
 
  private:
+  Result<std::unique_ptr<model::Model>> Packed(const model::ModelConfig& config) const {
+    compress::CompressionPolicy policy;
+    policy.group = group_;
+    policy.pattern = pattern_;
+    model::RandomPackedOptions options;
+    options.linears = compress::FormatOf(16, 16, {bits_, sparsity_}, policy);
+    options.density = 1 - sparsity_;
+    options.embedding_bits = options.head_bits = embedding_bits_;
+    options.seed = seed_;
+    return model::MakeRandomPackedModel(config, options);
+  }
+
   Status RunTune(Invocation& inv, model::Model& model) {
     tune::ModelMethodOptions options;
     EW_ASSIGN(options.kind, tune::ParseMethod(method_));
@@ -234,7 +272,14 @@ class Bench : public Command {
     json["seconds_max"] = *std::max_element(seconds.begin(), seconds.end());
     json["repeats"] = seconds.size();
     json["weight_bytes"] = model.weight_bytes();
-    json["dtype"] = dtype_;
+    if (bits_ == 0) {
+      json["dtype"] = dtype_;
+    } else {
+      json["bits"] = bits_;
+      json["sparsity"] = sparsity_;
+      json["pattern"] = sparsity_ > 0 ? pattern_ : "dense";
+      json["group"] = group_;
+    }
     json["threads"] = ctx_->threads();
     json["isa"] = IsaName(ctx_->isa());
     json["cpu"] = ctx_->cpu().name;
@@ -244,7 +289,10 @@ class Bench : public Command {
   }
 
   ExecContext* ctx_ = nullptr;
-  std::string what_, shape_, method_ = "lora", dtype_ = "fp32";
+  std::string what_, shape_, method_ = "lora", dtype_ = "fp32", pattern_ = "unstructured";
+  int bits_ = 0, group_ = 64, embedding_bits_ = 8;
+  double sparsity_ = 0;
+  bench::KernelBenchOptions kernels_;
   int64_t last_layers_ = 16, rank_ = 8, steps_ = 0, tokens_ = 512;
   uint64_t seed_ = 1;
   bool recompute_ = false;

@@ -1,12 +1,11 @@
 // LM head and cross-entropy on 512 tokens, fused and (for comparison) with all logits in memory.
-#include <algorithm>
-#include <string>
+#include <optional>
 
-#include "bench/setup.h"
-#include "bench/shapes.h"
+#include "bench/suite.h"
 #include "kernels/kernel_table.h"
 #include "kernels/loss.h"
 #include "kernels/matmul.h"
+#include "kernels/packed/random_packed.h"
 
 namespace edgewise::bench {
 namespace {
@@ -30,33 +29,47 @@ struct Problem {
   std::vector<int32_t> targets;
 };
 
-void Fused(benchmark::State& state, ExecContext& ctx, const ModelShape& model, float skip_below,
-           bool gradient) {
+// Loss and gradient of the hidden states, or the loss alone; head in fp32 or packed to `bits`.
+void Fused(benchmark::State& state, const Suite& suite, const ModelShape& model, int bits,
+           float skip_below, bool gradient) {
   Problem p(model);
   kernels::HeadLossArgs args;
   args.tokens = kTokens;
   args.hidden = p.x.data();
   args.head = kernels::WeightRef::Dense(p.w.data(), p.vocab, p.hidden);
+  std::optional<kernels::PackedMatrix> packed;
+  if (bits > 0) {
+    kernels::PackedFormat f;
+    f.rows = p.vocab;
+    f.cols = p.hidden;
+    f.bits = bits;
+    f.group = bits == 8 ? 0 : 64;
+    Result<kernels::PackedMatrix> made = kernels::RandomPackedMatrix(f, 1, 1.0);
+    if (!made.ok()) return state.SkipWithError(made.status().message().c_str());
+    packed = std::move(*made);
+    args.head = packed->Ref();
+  }
   args.targets = p.targets.data();
   args.grad_scale = gradient ? 1.0f : 0.0f;
   args.dhidden = p.dx.data();
   args.skip_below = skip_below;
-  const double peak = kernels::MeasureFp32Peak(ctx);
-  for (auto _ : state) benchmark::DoNotOptimize(kernels::HeadLoss(ctx, args));
   const double product = 2.0 * kTokens * static_cast<double>(p.vocab * p.hidden);
-  Report(state, gradient ? 2 * product : product, 4.0 * static_cast<double>(p.vocab * p.hidden),
-         peak);
+  const Work work = {gradient ? 2 * product : product,
+                     4.0 * static_cast<double>(p.vocab * p.hidden), Limit::kFp32};
+  Time(state, suite, work, [&] { benchmark::DoNotOptimize(kernels::HeadLoss(suite.ctx, args)); });
 }
 
 // The plain way: [tokens, vocab] logits, softmax in place, gradient by a second product. Threads
 // share the softmax by rows.
-void Unfused(benchmark::State& state, ExecContext& ctx, const ModelShape& model) {
+void Unfused(benchmark::State& state, const Suite& suite, const ModelShape& model) {
   Problem p(model);
+  ExecContext& ctx = suite.ctx;
   std::vector<float> z(static_cast<size_t>(kTokens * p.vocab));
   const auto head = kernels::WeightRef::Dense(p.w.data(), p.vocab, p.hidden);
   const kernels::KernelTable& table = kernels::TableFor(ctx.isa());
-  const double peak = kernels::MeasureFp32Peak(ctx);
-  for (auto _ : state) {
+  const Work work = {4.0 * kTokens * static_cast<double>(p.vocab * p.hidden),
+                     8.0 * static_cast<double>(p.vocab * p.hidden), Limit::kFp32};
+  Time(state, suite, work, [&] {
     kernels::MatMulNT(ctx, kTokens, p.vocab, p.hidden, 1.0f, p.x.data(), p.hidden, head, z.data(),
                       p.vocab);
     ctx.ParallelFor(kTokens, 8, [&](int64_t begin, int64_t end, int) {
@@ -73,24 +86,26 @@ void Unfused(benchmark::State& state, ExecContext& ctx, const ModelShape& model)
     });
     kernels::MatMulNN(ctx, kTokens, p.hidden, p.vocab, 1.0f, z.data(), p.vocab, head, p.dx.data(),
                       p.hidden);
-  }
-  Report(state, 4.0 * kTokens * static_cast<double>(p.vocab * p.hidden),
-         8.0 * static_cast<double>(p.vocab * p.hidden), peak);
+  });
 }
 
 }  // namespace
 
-void RegisterHeadLoss(ExecContext& ctx) {
-  for (const ModelShape& model : ModelShapes()) {
-    const std::string base = std::string(model.name) + "/head_loss/";
-    auto add = [&](const char* name, auto fn) {
-      benchmark::RegisterBenchmark((base + name).c_str(), fn)->UseRealTime();
+void RegisterHeadLoss(const Suite& suite) {
+  for (const ModelShape& model : suite.shapes) {
+    const auto add = [&](const std::string& name, int bits, float skip_below, bool gradient) {
+      suite.Add("head_loss/" + name + "/m512/" + model.name,
+                [suite, model, bits, skip_below, gradient](benchmark::State& s) {
+                  Fused(s, suite, model, bits, skip_below, gradient);
+                });
     };
-    add("loss_only", [&ctx, &model](benchmark::State& s) { Fused(s, ctx, model, 0, false); });
-    add("exact", [&ctx, &model](benchmark::State& s) { Fused(s, ctx, model, 0, true); });
-    add("skip_2^-12",
-        [&ctx, &model](benchmark::State& s) { Fused(s, ctx, model, 0x1p-12f, true); });
-    add("unfused", [&ctx, &model](benchmark::State& s) { Unfused(s, ctx, model); });
+    for (const auto& [bits, form] : {std::pair{0, "fp32"}, {8, "q8"}, {4, "q4_g64"}}) {
+      add(std::string("loss_only/") + form, bits, 0, false);
+      add(std::string("exact/") + form, bits, 0, true);
+      add(std::string("skip_2^-12/") + form, bits, 0x1p-12f, true);
+    }
+    suite.Add(std::string("head_loss/unfused/fp32/m512/") + model.name,
+              [suite, model](benchmark::State& s) { Unfused(s, suite, model); });
   }
 }
 
