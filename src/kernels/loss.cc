@@ -35,7 +35,7 @@ class HeadLossRun {
         vocab_(a.head.rows),
         r_(a.lora_r),
         group_(int64_t{t_.mr} * std::max(1, 56 / t_.mr)),
-        packer_(t_, a.head, a.lora_b, a.lora_r),
+        packer_(ctx, a.head, a.lora_b, a.lora_r, a.backward),
         backward_(a.grad_scale != 0),
         want_dx_(backward_ && (a.dhidden != nullptr || (r_ > 0 && a.dlora_a != nullptr))),
         pack_late_(a.skip_below > 0),
@@ -89,12 +89,18 @@ class HeadLossRun {
     tile_floats_ =
         packer_.logits_floats() + (want_dx_ && !pack_late_ ? packer_.gradient_floats() : 0);
     tiles_ = std::clamp(kTilesBytes / (tile_floats_ * kFloat), int64_t{1}, kMaxTiles);
-    const int64_t x_floats = padded_ * (h_ + r_), o_floats = want_dx_ ? n_ * (h_ + r_) : 0;
-    auto* shared = static_cast<float*>(ctx_.SharedScratch(
-        static_cast<size_t>((x_floats + o_floats + tiles_ * tile_floats_) * kFloat)));
+    // (Whole cache lines: integer panels want to start at one.)
+    const int64_t x_floats = RoundUp(padded_ * packer_.x_width(), 16);
+    const int64_t o_floats = want_dx_ ? RoundUp(n_ * (h_ + r_), 16) : 0;
+    QuantizePlan plan;
+    if (packer_.integer() != nullptr) plan = packer_.integer()->Plan(n_);
+    const int64_t rounded_floats = RoundUp(plan.bytes, 64) / kFloat;
+    auto* shared = static_cast<float*>(ctx_.SharedScratch(static_cast<size_t>(
+        (x_floats + o_floats + rounded_floats + tiles_ * tile_floats_) * kFloat)));
     x_ = shared;
     o_ = x_ + x_floats;
-    packed_ = o_ + o_floats;
+    packed_ = o_ + o_floats + rounded_floats;
+    rounded_ = QuantizedRows::At(plan, o_ + o_floats);
     PackHidden();
     FirstSweep();
     DeferredSweep();
@@ -115,15 +121,22 @@ class HeadLossRun {
         std::copy_n(a_.hidden + token * h_, h_, gathered + i * h_);
         if (r_ > 0) std::copy_n(ha_.data() + token * r_, r_, low + i * r_);
       }
-      for (int64_t b = 0; b < blocks.count(); ++b) {
+      if (packer_.integer() != nullptr) {
+        for (int64_t i = 0; i < rows; ++i) {
+          RoundRow(ctx_, gathered + i * h_, h_, packer_.integer()->group(), r0 + i, rounded_);
+        }
+      }
+      for (int64_t b = packer_.first_block(); b < blocks.count(); ++b) {
         const int64_t k0 = blocks.start(b), kk = blocks.size(b);
         const bool is_low = k0 == h_;
         t_.pack_a(ALayout::kRowMajor, is_low ? low : gathered + k0, is_low ? r_ : h_, rows, kk,
-                  x_ + padded_ * k0 + r0 * kk);
+                  x_ + padded_ * packer_.x_start(b) + r0 * kk);
       }
     });
   }
 
+  // Logits of a group, and per row a correction and a maximum; whole cache lines.
+  int64_t z_floats() const { return RoundUp(group_ * (kHeadTile + 2), 16); }
   float* DxRow(int64_t row) { return o_ + row * h_; }
   float* DxbRow(int64_t row) { return o_ + n_ * h_ + row * r_; }
 
@@ -160,7 +173,7 @@ class HeadLossRun {
     Sweep(needed, [&](int64_t row, Tile& tile, float* z) {
       if (!Matters(tile.index, row)) return;
       const int64_t rows = std::min(group_, n_ - row);
-      packer_.Logits(row, rows, padded_, x_, tile.columns, tile.logits, z, kHeadTile);
+      packer_.Logits(row, rows, padded_, x_, rounded_, tile.columns, tile.logits, z, kHeadTile);
       t_.logits_vjp(rows, tile.columns, z, kHeadTile, a_.softcap, tile.first, none.data(),
                     shifted.data() + row, ones.data());
       AddGradient(row, rows, tile, z);
@@ -193,8 +206,7 @@ class HeadLossRun {
     const int64_t per_task = std::clamp(groups / (2 * ctx_.threads()), int64_t{1}, int64_t{4});
     // Logits, corrections and maxima of a group; after them room for packing late.
     const int64_t z_bytes =
-        (group_ * (kHeadTile + 2) +
-         (pack_late_ ? packer_.gradient_floats() + packer_.scratch_floats() : 0)) *
+        (z_floats() + (pack_late_ ? packer_.gradient_floats() + packer_.scratch_floats() : 0)) *
         kFloat;
     const auto count = static_cast<int64_t>(indices.size());
     for (int64_t begin = 0; begin < count; begin += tiles_) {
@@ -232,7 +244,7 @@ class HeadLossRun {
     float* correction = z + group_ * kHeadTile;
     const bool put_off = tile.index < deferred_;
     float* largest = put_off ? largest_.data() + tile.index * n_ + row : correction + group_;
-    packer_.Logits(row, rows, padded_, x_, tile.columns, tile.logits, z, kHeadTile);
+    packer_.Logits(row, rows, padded_, x_, rounded_, tile.columns, tile.logits, z, kHeadTile);
     const float bound =
         t_.logits_step(rows, tile.columns, z, kHeadTile, a_.softcap, tile.first,
                        targets_.data() + row, state_.data() + row, correction, largest);
@@ -247,7 +259,7 @@ class HeadLossRun {
 
   void AddGradient(int64_t row, int64_t rows, Tile& tile, float* z) {
     if (tile.gradient == nullptr) {
-      float* gradient = z + group_ * (kHeadTile + 2);
+      float* gradient = z + z_floats();
       packer_.PackGradient(tile.first, tile.columns, gradient + packer_.gradient_floats(),
                            gradient);
       tile.gradient = gradient;
@@ -316,7 +328,7 @@ class HeadLossRun {
       packer_.PackLogits(first, columns, pack_scratch, w);
       for (int64_t row = 0; row < n_; row += group_) {
         const int64_t rows = std::min(group_, n_ - row);
-        packer_.Logits(row, rows, padded_, x_, columns, w, z, kHeadTile);
+        packer_.Logits(row, rows, padded_, x_, rounded_, columns, w, z, kHeadTile);
         t_.logits_vjp(rows, columns, z, kHeadTile, a_.softcap, first, targets_.data() + row,
                       state_.data() + row, scale_.data() + row);
         if (NothingToAdd(row, rows, columns, z)) continue;
@@ -379,6 +391,7 @@ class HeadLossRun {
   // Of the current chunk.
   int64_t begin_ = 0, n_ = 0, padded_ = 0, tiles_ = 0, tile_floats_ = 0;
   float *x_ = nullptr, *o_ = nullptr, *packed_ = nullptr;
+  QuantizedRows rounded_;  // of the hidden rows, for integer logits
   std::vector<LogitsRow> state_;
   std::vector<int32_t> targets_;
   std::vector<float> scale_;

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "exec/context.h"
-#include "kernels/weight.h"
+#include "kernels/linear.h"
 
 namespace edgewise::kernels {
 
@@ -28,6 +28,10 @@ struct HeadLossArgs {
   const float* lora_b = nullptr;  // [vocab, r]
   float* dlora_a = nullptr;       // added to, or null
   float* dlora_b = nullptr;
+  // A packed head's logits are integer products (those of PackedForward). kInteger: its part in
+  // dhidden too: the probabilities of every 128 entries, times the scales of their head rows, are
+  // rounded to int8, so that each is off by at most 1/254 of the largest of them.
+  BackwardMode backward = BackwardMode::kExact;
   // Blocks (a group of rows by 128 vocabulary entries) whose every probability is below this are
   // left out of the gradient (cf. Cut Cross-Entropy, arXiv 2411.09009): each logit gradient is then
   // off by less than |grad_scale| weight skip_below, and dhidden of a row by at most that row's

@@ -173,6 +173,7 @@ kernels::HeadLossResult TrainingPass::Impl::Head(const TokenBatch& batch, const 
   args.lora_a = head.lora_a;
   args.lora_b = head.lora_b;
   args.skip_below = o.head_skip_below;
+  args.backward = o.backward.mode;
   if (!layout.backward) return kernels::HeadLoss(ctx, args);
 
   float* dgain = head.norm != nullptr ? head.dnorm : o.gradients->final_norm;

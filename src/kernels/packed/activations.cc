@@ -47,6 +47,27 @@ QuantizePlan QuantizePlan::Make(int64_t m, int64_t cols, int64_t group, int64_t 
   return p;
 }
 
+QuantizedRows QuantizedRows::At(const QuantizePlan& p, void* memory) {
+  if (p.bytes == 0) return {};
+  const auto* q = static_cast<int8_t*>(memory);
+  const auto* sums = reinterpret_cast<const int32_t*>(q + RoundUp(p.m * p.stride, 64));
+  const auto* scales = reinterpret_cast<const float*>(sums + p.m * p.sums_stride);
+  return {q, p.stride, sums, p.sums_stride, scales, p.scales_stride, p.group != 0};
+}
+
+void RoundRow(ExecContext& ctx, const float* x, int64_t cols, int64_t group, int64_t row,
+              const QuantizedRows& rows) {
+  QuantizeRow r;
+  r.x = x;
+  r.cols = cols;
+  r.padded = RoundUp(cols, 64);
+  r.group = rows.grouped ? group : 0;
+  r.q = const_cast<int8_t*>(rows.q) + row * rows.stride;
+  r.scales = const_cast<float*>(rows.scales) + row * rows.scales_stride;
+  r.sums = const_cast<int32_t*>(rows.sums) + row * rows.sums_stride;
+  Int8TableFor(ctx.isa()).quantize_row(r);
+}
+
 QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& p, const float* x, int64_t ldx,
                            const float* fold, const LinearBackwardOptions& options, void* memory) {
   auto* q = static_cast<int8_t*>(memory);
@@ -79,7 +100,7 @@ QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& p, const float*
   } else {
     ctx.ParallelFor(p.m, 4, rows);
   }
-  return {q, p.stride, sums, p.sums_stride, scales, p.scales_stride, p.group != 0};
+  return QuantizedRows::At(p, memory);
 }
 
 }  // namespace edgewise::kernels

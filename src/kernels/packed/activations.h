@@ -17,6 +17,9 @@ struct QuantizedRows {
   const float* scales = nullptr;  // [m][scales_stride]
   int64_t scales_stride = 0;
   bool grouped = false;  // a scale per group of columns, not per row
+
+  // In plan.bytes of 64-byte aligned memory.
+  static QuantizedRows At(const struct QuantizePlan& plan, void* memory);
 };
 
 struct QuantizePlan {
@@ -34,5 +37,9 @@ struct QuantizePlan {
 // options.seed and options.substream (see activations.cc). `memory`: plan.bytes, 64-byte aligned.
 QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& plan, const float* x, int64_t ldx,
                            const float* fold, const LinearBackwardOptions& options, void* memory);
+
+// One row, x [cols], into row `row` of `rows`, which lie in memory that may be written.
+void RoundRow(ExecContext& ctx, const float* x, int64_t cols, int64_t group, int64_t row,
+              const QuantizedRows& rows);
 
 }  // namespace edgewise::kernels

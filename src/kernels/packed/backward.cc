@@ -1,13 +1,13 @@
 // dX = dY W on packed weights: fp32 panels (exact) or int8 dot products (integer).
 #include <algorithm>
 #include <cassert>
-#include <cmath>
 #include <cstring>
 
 #include "base/checked.h"
 #include "kernels/gemm_driver.h"
 #include "kernels/packed/activations.h"
 #include "kernels/packed/linear.h"
+#include "kernels/packed/row_grid.h"
 #include "kernels/packed/tile_reader.h"
 
 namespace edgewise::kernels {
@@ -41,38 +41,10 @@ SparseCursor CursorAt(const AlignedBuffer& cursors, const PackedMatrix& w, int64
   return cursors.as<SparseCursor>()[tile * CeilDiv(w.layout().units, 2) + pair];
 }
 
-// Whether codes are int8 on one scale per row already.
-bool OneScale(const PackedFormat& f) { return f.group == 0 && !f.has_min; }
-
-// S [tiles * 16]: with it every weight of a row is an integer of at most 127 (OneScale: its code).
-void RowScales(ExecContext& ctx, const TileReader& reader, const PackedMatrix& w, int64_t tile0,
-               int64_t tiles, float* out) {
-  const PackedFormat& f = w.format();
-  const bool per_block = f.structure == Structure::kBlock && f.group > 0;
-  const float top = static_cast<float>(f.has_min ? (1 << f.bits) - 1 : 1 << (f.bits - 1));
+// Scales of the rows' grids, [tiles * 16].
+void RowScales(ExecContext& ctx, const RowGrid& grid, int64_t tile0, int64_t tiles, float* out) {
   ctx.ParallelFor(tiles, 4, [&](int64_t begin, int64_t end, int) {
-    float scale[kTileRows], min[kTileRows] = {};
-    for (int64_t t = begin; t < end; ++t) {
-      float* s = out + t * kTileRows;
-      if (OneScale(f)) {
-        reader.Scales(tile0 + t, 0, 1, s);
-        continue;
-      }
-      std::fill_n(s, kTileRows, 0.0f);
-      const int64_t first = per_block ? w.index(tile0 + t) : tile0 + t;
-      const int64_t last = per_block ? w.index(tile0 + t + 1) : tile0 + t + 1;
-      for (int64_t owner = first; owner < last; ++owner) {
-        for (int64_t g = 0; g < w.layout().groups; ++g) {
-          reader.Scales(owner, g, 1, scale);
-          if (f.has_min) reader.Mins(owner, g, 1, min);
-          for (int64_t r = 0; r < kTileRows; ++r) {
-            const float a = std::fabs(min[r]), b = std::fabs(scale[r] * top + min[r]);
-            s[r] = std::max({s[r], a, b});
-          }
-        }
-      }
-      for (int64_t r = 0; r < kTileRows; ++r) s[r] /= 127.0f;
-    }
+    for (int64_t t = begin; t < end; ++t) grid.Scales(tile0 + t, out + t * kTileRows);
   });
 }
 
@@ -83,6 +55,7 @@ class IntegerBackward {
         f_(w.format()),
         table_(Int8TableFor(ctx.isa())),
         reader_(w, table_),
+        grid_(reader_, w, table_),
         tile0_(range.begin / kTileRows),
         tiles_(CeilDiv(range.end, kTileRows) - tile0_),
         cursors_(AllCursors(ctx, reader_, w, range)) {}
@@ -95,7 +68,7 @@ class IntegerBackward {
     auto* memory =
         static_cast<uint8_t*>(ctx.SharedScratch(static_cast<size_t>(plan.bytes + scale_bytes)));
     fold_ = reinterpret_cast<float*>(memory);
-    RowScales(ctx, reader_, w_, tile0_, tiles_, fold_);
+    RowScales(ctx, grid_, tile0_, tiles_, fold_);
     dy_ = QuantizeRows(ctx, plan, dy, lddy, fold_, options, memory + scale_bytes);
     segment_rows_ = plan.group == 0 ? kMaxSegmentCols : plan.group;
 
@@ -112,39 +85,6 @@ class IntegerBackward {
   }
 
  private:
-  // Panels of the pair's columns for one tile: 256 bytes at each of `out` + 16-column panel *
-  // kPanelStride. False: the tile has nothing there.
-  bool FillTile(int64_t tile, int64_t pair, int64_t units, uint8_t* out) const {
-    alignas(64) uint8_t codes[2 * kUnitElements];
-    int64_t owner[2];
-    reader_.ReadPair(tile0_ + tile, 2 * pair, units, CursorAt(cursors_, w_, tile, pair), codes,
-                     owner);
-    if (owner[0] < 0 && (units == 1 || owner[1] < 0)) return false;
-    for (int64_t u = 0; u < units; ++u) {
-      uint8_t* unit = codes + u * kUnitElements;
-      if (!OneScale(f_)) {
-        alignas(64) float scales[32] = {}, mins[32] = {};
-        if (owner[u] >= 0) {
-          reader_.HalfFactors(owner[u], 2 * pair + u, scales, mins);
-          for (int64_t i = 0; i < 32; ++i) {
-            const float s = fold_[tile * kTileRows + i % kTileRows];
-            const float inverse = s > 0 ? 1.0f / s : 0.0f;
-            scales[i] *= inverse;
-            mins[i] *= inverse;
-          }
-        }
-        if (f_.bits == 8 && table_.signed8) Flip(unit);
-        table_.requantize(unit, f_.zero(), scales, f_.has_min ? mins : nullptr, unit);
-      }
-      table_.transpose(unit, out + 2 * u * kPanelStride, out + (2 * u + 1) * kPanelStride);
-    }
-    return true;
-  }
-
-  static void Flip(uint8_t* unit) {
-    for (int64_t i = 0; i < kUnitElements; ++i) unit[i] ^= 0x80;
-  }
-
   void Panel(ExecContext& ctx, int worker, int64_t pair, int64_t row0, int64_t rows, float* dx,
              int64_t lddx, bool add) const {
     const int64_t units = std::min<int64_t>(2, w_.layout().units - 2 * pair);
@@ -161,9 +101,8 @@ class IntegerBackward {
     p.tiles = static_cast<int>(width / kTileRows);
     p.w = scratch;
     p.w_stride = kPanelStride;
-    const bool requantized = !OneScale(f_);
-    p.zero = requantized ? (table_.signed8 ? 0 : 128) : reader_.zero();
-    p.signed_w = requantized ? table_.signed8 : reader_.signed_codes();
+    p.zero = grid_.zero();
+    p.signed_w = grid_.signed_codes();
     p.segments = segments;
     p.runs = runs;
     p.a_stride = dy_.stride;
@@ -178,7 +117,10 @@ class IntegerBackward {
       const int64_t t1 = std::min(tiles_, t0 + kChunkTiles);
       int64_t filled = 0, count = 0;
       for (int64_t t = t0; t < t1; ++t) {
-        if (!FillTile(t, pair, units, scratch + filled * 256)) continue;
+        if (!grid_.Fill(tile0_ + t, pair, units, CursorAt(cursors_, w_, t, pair),
+                        fold_ + t * kTileRows, scratch + filled * 256, kPanelStride)) {
+          continue;
+        }
         const auto run = static_cast<int32_t>(filled++);
         const auto group = static_cast<int32_t>(t * kTileRows / segment_rows_);
         runs[run] = {static_cast<int32_t>(t * 4), 4};
@@ -231,6 +173,7 @@ class IntegerBackward {
   const PackedFormat& f_;
   const Int8Table& table_;
   TileReader reader_;
+  RowGrid grid_;
   int64_t tile0_, tiles_;
   AlignedBuffer cursors_;
   float* fold_ = nullptr;
