@@ -67,6 +67,12 @@ struct TileDecode {
   int zero = 0;                    // as TileProduct::zero for the panels of the same codes
   const uint8_t* values[2] = {};   // dense: units in the order of the segments; sparse: planes
   const uint8_t* masks = nullptr;  // sparse
+  // N:M: compressed values and where they belong, both as dense units; steps of 4 compressed
+  // columns for every 16 columns, and of which of these each of the 4 counts from.
+  const uint8_t* positions = nullptr;
+  int position_bits = 0;
+  int block_steps = 0;
+  int32_t bases[3] = {};
   const Segment* segments = nullptr;
   int64_t segment_count = 0;
   const Run* runs = nullptr;
@@ -108,6 +114,8 @@ struct Int8Table {
   void (*tile_product)(const TileProduct& p);
   void (*decode_dense)(const TileDecode& d);
   void (*decode_sparse)(const TileDecode& d);
+  // Segments are whole halves (4 steps) of compressed units; 16 columns are 1 to 3 whole steps.
+  void (*decode_nm)(const TileDecode& d);
 
   // codes [units][8 steps][16][4] from dense units; 8-bit codes as `signed8` says.
   void (*unpack)(int bits, const uint8_t* src, int64_t units, uint8_t* codes);

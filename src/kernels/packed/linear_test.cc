@@ -86,6 +86,42 @@ TEST_P(PackedIsa, ForwardEqualsReferenceBitForBit) {
   }
 }
 
+// One row of an N:M matrix is multiplied without expanding it, where its form allows that: the same
+// bits as among other rows.
+TEST_P(PackedIsa, OneRowOfEveryNmForm) {
+  const auto ctx = Context(GetParam(), 2);
+  Rng rng(kSeed, RngStream::kTest);
+  const std::pair<int, int> patterns[] = {{1, 4}, {2, 4}, {3, 4},  {2, 8},  {4, 8},
+                                          {5, 8}, {6, 8}, {4, 16}, {8, 16}, {12, 16}};
+  const int groups[] = {0, 32, 64, 128};
+  const int act_groups[] = {128, 0, 32, 64};
+  int turn = 0;
+  for (const auto& [n, m] : patterns) {
+    for (const int bits : {2, 3, 4, 5, 6, 8}) {
+      PackedFormat f;
+      f.rows = 40;
+      f.cols = turn % 3 == 0 ? 584 : turn % 3 == 1 ? 1024 : 200;
+      f.bits = bits;
+      f.structure = Structure::kNM;
+      f.nm_n = n;
+      f.nm_m = m;
+      f.group = groups[turn % 4];
+      f.act_group = act_groups[turn / 4 % 4];
+      ++turn;
+      SCOPED_TRACE(Describe(f));
+      const RandomPacked q = MakeRandomPacked(f, rng);
+      Result<PackedMatrix> w = PackFromQuantized(f, q.View(f));
+      ASSERT_TRUE(w.ok()) << w.status().message();
+      const std::vector<float> x = RandomMatrix(2, f.cols, rng);
+      std::vector<float> both(80), one(40);
+      LinearForward(*ctx, 2, x.data(), f.cols, w->Ref(), nullptr, both.data(), 40);
+      LinearForward(*ctx, 1, x.data(), f.cols, w->Ref(), nullptr, one.data(), 40);
+      both.resize(40);
+      EXPECT_EQ(one, both);
+    }
+  }
+}
+
 TEST_P(PackedIsa, IntegerBackwardEqualsReferenceBitForBit) {
   const auto ctx = Context(GetParam(), 2);
   LinearBackwardOptions options;

@@ -11,6 +11,7 @@
 #include "kernels/packed/cpu/panels.inl.h"
 //
 #include "kernels/packed/cpu/decode.inl.h"
+#include "kernels/packed/cpu/decode_nm.inl.h"
 #include "kernels/packed/cpu/kv.inl.h"
 
 namespace edgewise::kernels::EW_PACKED_NAMESPACE {
@@ -23,6 +24,7 @@ const Int8Table kTable = {
     .tile_product = TileProductFn,
     .decode_dense = DecodeTileFn,
     .decode_sparse = DecodeSparseFn,
+    .decode_nm = DecodeNmFn,
     .unpack = Unpack,
     .expand = Expand,
     .expand_nm = ExpandNm,

@@ -101,6 +101,15 @@ void ExpandUnits(const uint8_t* masks, const uint8_t* const planes[2], int64_t u
       __builtin_memcpy(&mask, masks + 8 * T, 8);
       uint64_t& at = low[T % kLowStreams];
       constexpr int kLowShift = T % kLowStreams * kLow;
+#ifdef EW_VBMI2
+      if constexpr (kHigh == 0) {
+        StoreI(codes + 64 * T, ExpandCodes<kLowShift, (1 << kLow) - 1>(mask, planes[0] + at, flip));
+        const auto kept = static_cast<uint32_t>(__builtin_popcountll(mask));
+        at += kept;
+        cursor->kept[T] += kept;
+        return;
+      }
+#endif
       ExpandedStep v = ExpandStep<kLowShift, (1 << kLow) - 1, 0>(mask, planes[0] + at);
       const auto n = static_cast<uint32_t>(__builtin_popcountll(mask));
       at += n;

@@ -137,6 +137,14 @@ void DecodeSparseKernel(const TileDecode& d) {
         __builtin_memcpy(&mask, masks + 8 * T, 8);
         const uint8_t*& at = low[T % kLowStreams];
         constexpr int kLowShift = T % kLowStreams * kLow;
+#ifdef EW_VBMI2
+        if constexpr (kHigh == 0) {
+          const VI code = ExpandCodes<kLowShift, (1 << kLow) - 1>(mask, at, flip);
+          at += __builtin_popcountll(mask);
+          to[0] = Dot<false>(to[0], code, BroadcastI(a + 4 * T));
+          return;
+        }
+#endif
         ExpandedStep e = ExpandStep<kLowShift, (1 << kLow) - 1, 0>(mask, at);
         const auto n = static_cast<int64_t>(__builtin_popcountll(mask));
         at += n;

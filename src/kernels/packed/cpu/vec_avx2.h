@@ -72,6 +72,11 @@ EW_INLINE VI Dot(VI acc, VI w, VI a) {
 #endif
 }
 
+// Byte i of every 16 bytes: one of the 16 at p, which `index` names (below 16).
+EW_INLINE VI SelectBytes(const void* p, VI index) {
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(Load128(p)), index);
+}
+
 EW_INLINE VF LoadF(const float* p) { return _mm256_loadu_ps(p); }
 EW_INLINE void StoreF(float* p, VF v) { _mm256_storeu_ps(p, v); }
 EW_INLINE VF SetF(float x) { return _mm256_set1_ps(x); }

@@ -72,6 +72,11 @@ EW_INLINE VI Dot(VI acc, VI w, VI a) {
 #endif
 }
 
+// Byte i of every 16 bytes: one of the 16 at p, which `index` names (below 16).
+EW_INLINE VI SelectBytes(const void* p, VI index) {
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(Load128(p)), index);
+}
+
 EW_INLINE VF LoadF(const float* p) { return _mm512_loadu_ps(p); }
 EW_INLINE void StoreF(float* p, VF v) { _mm512_storeu_ps(p, v); }
 EW_INLINE VF SetF(float x) { return _mm512_set1_ps(x); }
@@ -91,6 +96,16 @@ EW_INLINE VI LoadInt8(const int8_t* p) { return _mm512_cvtepi8_epi32(Load128(p))
 EW_INLINE VF LoadHalf(const uint8_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
+
+#ifdef EW_VBMI2
+// ExpandStep of a code's only plane and the flip of its values in one: what is pruned becomes
+// `flip` (zero's code), since the expansion merges into it.
+template <int SHIFT, int MASK>
+EW_INLINE VI ExpandCodes(uint64_t mask, const uint8_t* p, VI flip) {
+  const VI v = ShrI<SHIFT>(LoadI(p));
+  return _mm512_mask_expand_epi8(flip, mask, _mm512_ternarylogic_epi32(v, SetB(MASK), flip, 0x6a));
+}
+#endif
 
 struct ExpandedStep {
   VI v;

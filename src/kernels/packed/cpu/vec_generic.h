@@ -106,6 +106,16 @@ EW_INLINE VI Dot(const VI& acc, const VI& w, const VI& a) {
   });
 }
 
+// Byte i: one of the 16 at p, which `index` names (below 16).
+EW_INLINE VI SelectBytes(const void* p, const VI& index) {
+  const auto* bytes = static_cast<const uint8_t*>(p);
+  return MapI([&](int i) {
+    const uint32_t at = index.lane[i];
+    return uint32_t{bytes[at & 15]} | uint32_t{bytes[(at >> 8) & 15]} << 8 |
+           uint32_t{bytes[(at >> 16) & 15]} << 16 | uint32_t{bytes[(at >> 24) & 15]} << 24;
+  });
+}
+
 EW_INLINE VF LoadF(const float* p) {
   VF v;
   __builtin_memcpy(&v, p, sizeof v);

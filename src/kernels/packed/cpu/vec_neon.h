@@ -70,6 +70,11 @@ EW_INLINE VI Dot(VI acc, VI w, VI a) {
 #endif
 }
 
+// Byte i: one of the 16 at p, which `index` names (below 16).
+EW_INLINE VI SelectBytes(const void* p, VI index) {
+  return FromBytes(vqtbl1q_u8(vld1q_u8(static_cast<const uint8_t*>(p)), AsBytes(index)));
+}
+
 EW_INLINE VF LoadF(const float* p) { return vld1q_f32(p); }
 EW_INLINE void StoreF(float* p, VF v) { vst1q_f32(p, v); }
 EW_INLINE VF SetF(float x) { return vdupq_n_f32(x); }
