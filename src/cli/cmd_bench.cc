@@ -99,6 +99,8 @@ class Bench : public Command {
     app.add_option("--embedding-bits", embedding_bits_, "Packed: embedding and head, 4 or 8")
         ->check(CLI::IsMember({4, 8}))
         ->capture_default_str();
+    app.add_option("--cache-type", cache_type_, "prefill, decode: f32, f16, int8 or int4")
+        ->capture_default_str();
     app.add_option("--filter", kernels_.filter, "kernels: extended regular expression on names");
     app.add_option("--min-time", kernels_.min_seconds, "kernels: seconds of each measurement")
         ->check(CLI::Range(0.001, 60.0))
@@ -206,6 +208,7 @@ class Bench : public Command {
     model::DecoderOptions options;
     options.max_context = tokens_;
     options.prefill_chunk = std::min<int64_t>(tokens_, 512);
+    EW_ASSIGN(options.kv_form, model::ParseKvForm(cache_type_).WithContext("--cache-type"));
     EW_ASSIGN(auto decoder, model::Decoder::Create(*ctx_, model, options));
     const std::vector<int32_t> ids = RandomTokens(tokens_, model.config().vocab, seed_);
     const int64_t runs = steps_ > 0 ? steps_ : 5;
@@ -232,6 +235,7 @@ class Bench : public Command {
     const int64_t steps = steps_ > 0 ? steps_ : 32;
     model::DecoderOptions options;
     options.max_context = tokens_ + steps + 1;
+    EW_ASSIGN(options.kv_form, model::ParseKvForm(cache_type_).WithContext("--cache-type"));
     EW_ASSIGN(auto decoder, model::Decoder::Create(*ctx_, model, options));
     const std::vector<int32_t> ids = RandomTokens(tokens_ + steps + 1, model.config().vocab, seed_);
     const std::span<const int32_t> all(ids);
@@ -289,7 +293,8 @@ class Bench : public Command {
   }
 
   ExecContext* ctx_ = nullptr;
-  std::string what_, shape_, method_ = "lora", dtype_ = "fp32", pattern_ = "unstructured";
+  std::string what_, shape_, method_ = "lora", dtype_ = "fp32", pattern_ = "unstructured",
+                             cache_type_ = "f32";
   int bits_ = 0, group_ = 64, embedding_bits_ = 8;
   double sparsity_ = 0;
   bench::KernelBenchOptions kernels_;

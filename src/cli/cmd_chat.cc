@@ -24,6 +24,7 @@ class Chat : public Command {
     app.add_option("-p,--prompt", prompt_, "One message; answer it and stop");
     app.add_option("-c,--ctx", model_.max_context, "Context length (default: the model's limit)")
         ->check(CLI::NonNegativeNumber);
+    DeclareCache(app, model_);
     DeclareSampling(app, sampling_);
   }
 

@@ -25,6 +25,7 @@ class Generate : public Command {
     app.add_flag("--no-special", no_special_, "Do not add what the tokenizer puts before a text");
     app.add_option("-c,--ctx", model_.max_context, "Context length (default: the model's limit)")
         ->check(CLI::NonNegativeNumber);
+    DeclareCache(app, model_);
     DeclareSampling(app, sampling_);
   }
 

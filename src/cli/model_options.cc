@@ -15,6 +15,12 @@ void DeclareModel(CLI::App& app, ModelOptions& options) {
                "GGUF: compute on its quantised blocks as they are, in the file's size");
 }
 
+void DeclareCache(CLI::App& app, ModelOptions& options) {
+  app.add_option("--cache-type", options.cache_type,
+                 "How keys and values are kept: f32, f16, int8 or int4")
+      ->capture_default_str();
+}
+
 Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const ModelOptions& options) {
   if (options.model.empty()) return InvalidArgument("no MODEL is named");
   infer::SessionOptions session;
@@ -24,6 +30,9 @@ Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const Model
   session.load.keep_quant = options.keep_quant;
   session.adapter = options.adapter;
   session.max_context = options.max_context;
+  Result<model::KvForm> form = model::ParseKvForm(options.cache_type);
+  if (!form.ok()) return InvalidArgument("--cache-type: " + form.status().message());
+  session.kv_form = *form;
   EW_ASSIGN(ExecContext * exec, inv.Exec());
   EW_ASSIGN(auto opened, infer::Session::Open(*exec, options.model, session));
   for (const std::string& note : opened->model().notes()) inv.console().Log("note: " + note);

@@ -94,7 +94,7 @@ Result<model::Decoder*> Session::decoder() {
   if (decoder_ == nullptr) {
     model::DecoderOptions options;
     options.max_context = options_.max_context;
-    options.kv_dtype = options_.kv_dtype;
+    options.kv_form = options_.kv_form;
     EW_ASSIGN(decoder_, model::Decoder::Create(ctx_, *model_, options, adapter()));
   }
   return decoder_.get();

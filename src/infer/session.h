@@ -28,7 +28,7 @@ struct SessionOptions {
   // A PEFT adapter directory, or the run directory of `edgewise tune`; "": none. A run of full
   // fine-tuning holds a whole model, which then takes the place of the base's weights.
   std::string adapter;
-  DType kv_dtype = DType::kF32;
+  model::KvForm kv_form = model::KvForm::kF32;
   int64_t max_context = 0;  // 0: the model's limit
 };
 

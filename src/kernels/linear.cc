@@ -1,5 +1,7 @@
 #include "kernels/linear.h"
 
+#include <algorithm>
+
 #include "kernels/packed/linear.h"
 
 namespace edgewise::kernels {
@@ -22,6 +24,27 @@ void LinearForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, con
       for (int64_t j = 0; j < w.rows; ++j) y[i * ldy + j] += bias[j];
     }
   });
+}
+
+void LinearForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
+                       std::span<const LinearTarget> targets) {
+  const bool shared =
+      targets.size() <= kMaxTargets && std::ranges::all_of(targets, [&](const LinearTarget& t) {
+        return t.w.packed != nullptr && targets[0].w.packed != nullptr && t.w.rows > 0 &&
+               SharesInput(*t.w.packed, *targets[0].w.packed);
+      });
+  if (!shared) {
+    for (const LinearTarget& t : targets) {
+      LinearForward(ctx, m, x, ldx, t.w, t.bias, t.y, t.ldy);
+    }
+    return;
+  }
+  PackedTarget packed[kMaxTargets];
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const LinearTarget& t = targets[i];
+    packed[i] = {t.w.packed, {0, t.w.rows}, t.bias, t.y, t.ldy, Accumulate::kOverwrite};
+  }
+  PackedForwardMany(ctx, m, x, ldx, {packed, targets.size()});
 }
 
 void LinearBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy,

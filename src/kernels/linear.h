@@ -1,6 +1,8 @@
 // A linear layer on a weight in any form, dense or packed.
 #pragma once
 
+#include <span>
+
 #include "kernels/matmul.h"
 
 namespace edgewise::kernels {
@@ -9,6 +11,17 @@ namespace edgewise::kernels {
 void LinearForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const WeightRef& w,
                    const float* bias, float* y, int64_t ldy,
                    Accumulate acc = Accumulate::kOverwrite);
+
+// The same for several weights on one X: packed ones share the rounding of X. Same bits as one by
+// one.
+struct LinearTarget {
+  WeightRef w;
+  const float* bias = nullptr;
+  float* y = nullptr;
+  int64_t ldy = 0;
+};
+void LinearForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
+                       std::span<const LinearTarget> targets);
 
 // How the gradient passes through packed weights (dense ones are always exact).
 enum class BackwardMode : uint8_t {

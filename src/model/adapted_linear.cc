@@ -55,6 +55,11 @@ void AdaptedForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows,
                     float* y, Accumulate acc, float* xa, const AdapterScratch& scratch) {
   const WeightRef& w = linear.base.weight;
   kernels::LinearForward(ctx, rows, x, w.cols, w, linear.base.bias, y, w.rows, acc);
+  AdapterForward(ctx, linear, rows, x, y, xa, scratch);
+}
+
+void AdapterForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
+                    float* y, float* xa, const AdapterScratch& scratch) {
   if (linear.lora == nullptr) return;
   const LoraSlot& s = *linear.lora;
   const float* input = x;

@@ -44,6 +44,10 @@ struct AdapterScratch {
 void AdaptedForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
                     float* y, kernels::Accumulate acc, float* xa, const AdapterScratch& scratch);
 
+// The same without the base's part: adds the adapter's to y.
+void AdapterForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
+                    float* y, float* xa, const AdapterScratch& scratch);
+
 // Only xa, with the bits of AdaptedForward: for a backward pass without the forward pass's own.
 void AdapterInput(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
                   float* xa, const AdapterScratch& scratch);

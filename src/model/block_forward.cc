@@ -30,6 +30,21 @@ struct Forward {
     if (block.observer != nullptr) block.observer->Input(block.layer, kind, n, x);
     AdaptedForward(ctx, block.At(kind), n, x, y, acc, a.xa[static_cast<size_t>(kind)], s.adapter);
   }
+  // Several projections of the same x, overwriting.
+  template <size_t N>
+  void ProjectAll(const LinearKind (&kinds)[N], const float* x, float* const (&y)[N]) const {
+    kernels::LinearTarget targets[N];
+    for (size_t i = 0; i < N; ++i) {
+      if (block.observer != nullptr) block.observer->Input(block.layer, kinds[i], n, x);
+      const Linear& base = w[kinds[i]];
+      targets[i] = {base.weight, base.bias, y[i], base.weight.rows};
+    }
+    kernels::LinearForwardMany(ctx, n, x, c.hidden, targets);
+    for (size_t i = 0; i < N; ++i) {
+      AdapterForward(ctx, block.At(kinds[i]), n, x, y[i], a.xa[static_cast<size_t>(kinds[i])],
+                     s.adapter);
+    }
+  }
   void Rotate(int64_t heads, float* x) const {
     kernels::RopeApply(ctx, n, heads, c.head_dim, x, heads * c.head_dim, rows.positions,
                        block.rope.cos.data(), block.rope.sin.data(), /*inverse=*/false);
@@ -50,9 +65,8 @@ struct Forward {
 
   void QueriesKeysValues(const float* x) const {
     Norm(x, w.attn_norm, s.normed, a.attn_rstd);
-    Project(LinearKind::kQ, s.normed, c.qk_norm ? a.q_raw : a.q, Accumulate::kOverwrite);
-    Project(LinearKind::kK, s.normed, c.qk_norm ? a.k_raw : a.k, Accumulate::kOverwrite);
-    Project(LinearKind::kV, s.normed, a.v, Accumulate::kOverwrite);
+    ProjectAll({LinearKind::kQ, LinearKind::kK, LinearKind::kV}, s.normed,
+               {c.qk_norm ? a.q_raw : a.q, c.qk_norm ? a.k_raw : a.k, a.v});
     if (c.qk_norm) {
       HeadNorm(c.heads, a.q_raw, w.q_norm, a.q, a.q_rstd);
       HeadNorm(c.kv_heads, a.k_raw, w.k_norm, a.k, a.k_rstd);
@@ -66,8 +80,15 @@ struct Forward {
     KvCache::View kv{a.k, a.v};
     if (cache != nullptr) {
       const int64_t at = cache->cache->length();
-      cache->cache->Write(block.layer, at, n, a.k, a.v);
-      kv = cache->cache->Read(block.layer, cache->from, at + n - cache->from, cache->scratch);
+      cache->cache->Write(ctx, block.layer, at, n, a.k, a.v);
+      // A single query attends to rounded keys and values where they are.
+      if (const auto rounded = cache->cache->EncodedRows(block.layer); rounded && n == 1) {
+        kernels::KvAttention(ctx, block.attention_shape(), rounded->type, a.q,
+                             cache->from + rows.first_key[0], at + 1, rounded->k, rounded->v,
+                             a.attn);
+        return;
+      }
+      kv = cache->cache->Read(ctx, block.layer, cache->from, at + n - cache->from, cache->scratch);
       mask.q_offset = at - cache->from;
     }
     kernels::AttentionForward(ctx, block.attention_shape(), mask, n, a.q, c.q_dim(), kv.k, kv.v,
@@ -76,8 +97,7 @@ struct Forward {
 
   void Mlp(float* y) const {
     Norm(a.x_mid, w.mlp_norm, s.normed, a.mlp_rstd);
-    Project(LinearKind::kGate, s.normed, a.gate, Accumulate::kOverwrite);
-    Project(LinearKind::kUp, s.normed, a.up, Accumulate::kOverwrite);
+    ProjectAll({LinearKind::kGate, LinearKind::kUp}, s.normed, {a.gate, a.up});
     const AdaptedLinear down = block.At(LinearKind::kDown);
     if (y == nullptr && w.mlp_post_norm == nullptr && down.lora == nullptr) return;
     kernels::GatedForward(ctx, c.activation, n * c.ffn, a.gate, a.up, s.ffn);

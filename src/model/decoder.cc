@@ -24,7 +24,7 @@ struct LayerStack::Impl {
   AlignedBuffer storage;
   BlockActivations acts;
   BlockScratch scratch;
-  float* cache_scratch = nullptr;  // [2, max_context, kv_dim], 16-bit caches only
+  float* cache_scratch = nullptr;  // [2, max_context, kv_dim], caches that are not fp32 only
   std::vector<int32_t> positions, first_key;
 
   // Points everything into `carver`.
@@ -74,7 +74,7 @@ Result<LayerStack> LayerStack::Create(ExecContext& ctx, const Model& model, Laye
                                                  {},
                                                  {}}));
     Impl& s = *stack.impl_;
-    const bool converts = options.kv_dtype != DType::kF32;
+    const bool converts = options.kv_form != KvForm::kF32;
     Carver plan;
     s.Carve(plan, options.max_context, converts);
     s.storage = AlignedBuffer(static_cast<size_t>(plan.used()));
@@ -109,7 +109,7 @@ Status LayerStack::Forward(KvCache& cache, int64_t rows, float* hidden) {
     return InvalidArgument(fmt::format("the context is full: {} of {} positions are taken", at,
                                        std::min(cache.capacity(), s.rope.positions())));
   }
-  const bool converts = cache.dtype() != DType::kF32;
+  const bool converts = cache.form() != KvForm::kF32;
   if (cache.range().begin > s.range.begin || cache.range().end < s.range.end ||
       (converts && s.cache_scratch == nullptr)) {
     return InvalidArgument("the KV cache does not belong to these layers");
@@ -144,9 +144,9 @@ Result<std::unique_ptr<Decoder>> Decoder::Create(ExecContext& ctx, const Model& 
   LayerStackOptions stack_options;
   stack_options.max_context = options.max_context > 0 ? options.max_context : c.max_positions;
   stack_options.max_rows = std::clamp<int64_t>(options.prefill_chunk, 1, stack_options.max_context);
-  stack_options.kv_dtype = options.kv_dtype;
+  stack_options.kv_form = options.kv_form;
   stack_options.lora = lora;
-  EW_ASSIGN(KvCache cache, KvCache::Create(c, all, stack_options.max_context, options.kv_dtype));
+  EW_ASSIGN(KvCache cache, KvCache::Create(c, all, stack_options.max_context, options.kv_form));
   EW_ASSIGN(LayerStack stack, LayerStack::Create(ctx, model, all, stack_options));
   try {
     return std::unique_ptr<Decoder>(

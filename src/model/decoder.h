@@ -16,7 +16,7 @@ namespace edgewise::model {
 struct LayerStackOptions {
   int64_t max_rows = 1;     // rows of one Forward call
   int64_t max_context = 1;  // positions
-  DType kv_dtype = DType::kF32;
+  KvForm kv_form = KvForm::kF32;
   const LoraAdapter* lora = nullptr;  // must outlive the stack; null: none
   int64_t lora_begin = 0;             // first adapted layer
 };
@@ -47,7 +47,7 @@ class LayerStack {
 struct DecoderOptions {
   int64_t max_context = 0;  // 0: the model's max_positions
   int64_t prefill_chunk = 256;
-  DType kv_dtype = DType::kF32;
+  KvForm kv_form = KvForm::kF32;
 };
 
 class Decoder {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <new>
 
@@ -75,16 +76,16 @@ class Decoding : public ::testing::TestWithParam<TinyModel> {
 };
 
 TEST_P(Decoding, RowsAreThoseOfOnePass) {
-  for (DType dtype : {DType::kF32, DType::kF16}) {
+  for (KvForm form : {KvForm::kF32, KvForm::kF16}) {
     // fp16 rounds keys and values by up to 2^-11 of their size. A key moves its score, up to about
     // 5 here, by that share, and the softmax passes it on.
-    const double unit = dtype == DType::kF32 ? 0 : 0x1.0p-11;
+    const double unit = form == KvForm::kF32 ? 0 : 0x1.0p-11;
     const double tolerance =
         (testing::Fp32Tolerance(c(), c().num_layers(), 1.0) +
          unit * std::sqrt(7.0 * static_cast<double>(c().num_layers())) * (1 + 5)) *
         testing::LargestOf(expected_);
     for (int64_t chunk : {1, 7, 64}) {
-      auto decoder = MakeDecoder({48, chunk, dtype});
+      auto decoder = MakeDecoder({48, chunk, form});
       auto logits = decoder->Prefill({batch_.ids.data(), 20});
       ASSERT_TRUE(logits.ok()) << logits.status().message();
       EXPECT_LE(testing::MaxDifference(logits->data(), ExpectedRow(19)), tolerance);
@@ -138,11 +139,11 @@ INSTANTIATE_TEST_SUITE_P(Tiny, Decoding, ::testing::ValuesIn(testing::TinyModels
 
 TEST(Decoder, StepsWithoutAllocating) {
   for (const TinyModel& tiny : testing::TinyModels()) {
-    for (DType dtype : {DType::kF32, DType::kF16}) {
+    for (KvForm form : {KvForm::kF32, KvForm::kF16, KvForm::kInt8, KvForm::kInt4}) {
       SCOPED_TRACE(tiny.name);
       const auto ctx = MakeContext(2);
       const auto model = MakeTinyModel(tiny.config);
-      auto decoder = Decoder::Create(*ctx, *model, {32, 8, dtype});
+      auto decoder = Decoder::Create(*ctx, *model, {32, 8, form});
       ASSERT_TRUE(decoder.ok());
       const std::vector<int32_t> prompt(8, 1);
       ASSERT_TRUE((*decoder)->Prefill(prompt).ok());
@@ -152,6 +153,49 @@ TEST(Decoder, StepsWithoutAllocating) {
       EXPECT_EQ(allocations - before, 0);
     }
   }
+}
+
+// A key or value of a head is off by half a step: 1/254 of the head's largest magnitude (int8),
+// 1/30 of its range (int4), 2^-11 of itself (fp16). How that reaches the logits depends on the
+// model; what is asked here is the order of magnitude, and that all of it stays in the cache.
+TEST(Decoder, RoundedCachesStayClose) {
+  for (const TinyModel& tiny : testing::TinyModels()) {
+    const auto ctx = MakeContext(2);
+    const auto model = MakeTinyModel(tiny.config);
+    std::vector<int32_t> prompt(24);
+    for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * 7 % 30);
+    std::vector<float> exact;
+    int64_t exact_bytes = 0;
+    for (KvForm form : {KvForm::kF32, KvForm::kF16, KvForm::kInt8, KvForm::kInt4}) {
+      SCOPED_TRACE(tiny.name + std::string(" ") + std::string(KvFormName(form)));
+      EXPECT_EQ(ParseKvForm(KvFormName(form)).value(), form);
+      auto decoder = Decoder::Create(*ctx, *model, {48, 8, form});
+      ASSERT_TRUE(decoder.ok());
+      ASSERT_TRUE((*decoder)->Prefill(prompt).ok());
+      std::vector<float> logits;
+      for (int32_t t = 0; t < 8; ++t) {
+        const auto step = (*decoder)->Step(t);
+        ASSERT_TRUE(step.ok());
+        logits.insert(logits.end(), step->begin(), step->end());
+      }
+      if (form == KvForm::kF32) {
+        exact = logits;
+        exact_bytes = (*decoder)->kv_bytes();
+        continue;
+      }
+      double error = 0, norm = 0;
+      for (size_t i = 0; i < exact.size(); ++i) {
+        error += std::pow(static_cast<double>(logits[i]) - exact[i], 2);
+        norm += std::pow(static_cast<double>(exact[i]), 2);
+      }
+      const double limit = form == KvForm::kF16 ? 0.002 : form == KvForm::kInt8 ? 0.03 : 0.3;
+      EXPECT_LT(std::sqrt(error / norm), limit);
+      EXPECT_GT(error, 0);
+      EXPECT_LE((*decoder)->kv_bytes() * 2, exact_bytes);
+    }
+  }
+  EXPECT_FALSE(ParseKvForm("fp8").ok());
+  EXPECT_EQ(ParseKvForm("q8_0").value(), KvForm::kInt8);
 }
 
 TEST(Decoder, ExplainsErrors) {
@@ -173,7 +217,7 @@ TEST(Decoder, ExplainsErrors) {
   huge.max_context = int64_t{1} << 60;
   EXPECT_FALSE(Decoder::Create(*ctx, *model, huge).ok());
   huge.max_context = (int64_t{1} << 31) - 1;
-  huge.kv_dtype = DType::kI8;
+  huge.kv_form = KvForm::kInt8;
   EXPECT_FALSE(Decoder::Create(*ctx, *model, huge).ok());
 }
 

@@ -1,26 +1,34 @@
-// Keys and values of one stream, per layer, in fp32 or fp16.
+// Keys and values of one stream, per layer: fp32, fp16, or rounded to 8 or 4 bits per head.
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <optional>
+#include <string_view>
 
 #include "base/aligned_buffer.h"
 #include "base/status.h"
+#include "exec/context.h"
+#include "kernels/packed/kv_quant.h"
 #include "model/config.h"
 #include "model/lora.h"
-#include "tensor/dtype.h"
 
 namespace edgewise::model {
 
+// Forms of kernels/packed/kv_quant.h, and fp32.
+enum class KvForm : uint8_t { kF32, kF16, kInt8, kInt4 };
+std::string_view KvFormName(KvForm form);  // "f32", "f16", "int8", "int4"
+// These, and what llama.cpp calls its kin: "q8_0", "q4_0". Error: lists them.
+Result<KvForm> ParseKvForm(std::string_view text);
+
 class KvCache {
  public:
-  // Room for `capacity` positions of the layers in `range`. `dtype`: kF32 or kF16.
+  // Room for `capacity` positions of the layers in `range`.
   static Result<KvCache> Create(const ModelConfig& config, LayerRange range, int64_t capacity,
-                                DType dtype = DType::kF32);
+                                KvForm form = KvForm::kF32);
 
   int64_t capacity() const { return capacity_; }
   int64_t length() const { return length_; }
-  DType dtype() const { return dtype_; }
+  KvForm form() const { return form_; }
   LayerRange range() const { return range_; }
   int64_t bytes() const { return static_cast<int64_t>(storage_.size()); }
 
@@ -32,14 +40,22 @@ class KvCache {
   void CopyFrom(const KvCache& other);
 
   // Stores k, v [rows, kv_dim] at positions at, at + 1, ...
-  void Write(int64_t layer, int64_t at, int64_t rows, const float* k, const float* v);
+  void Write(ExecContext& ctx, int64_t layer, int64_t at, int64_t rows, const float* k,
+             const float* v);
   // Positions [from, from + rows) as fp32 [rows, kv_dim]: the cache itself (kF32), else converted
   // into `scratch` (2 * rows * kv_dim floats).
   struct View {
     const float* k;
     const float* v;
   };
-  View Read(int64_t layer, int64_t from, int64_t rows, float* scratch) const;
+  View Read(ExecContext& ctx, int64_t layer, int64_t from, int64_t rows, float* scratch) const;
+  // Rows from position 0 on for kernels::KvAttention; nothing for kF32, which it does not know.
+  struct Encoded {
+    kernels::KvType type;
+    const uint8_t* k;
+    const uint8_t* v;
+  };
+  std::optional<Encoded> EncodedRows(int64_t layer) const;
 
  private:
   KvCache() = default;
@@ -47,8 +63,8 @@ class KvCache {
 
   AlignedBuffer storage_;
   LayerRange range_;
-  DType dtype_ = DType::kF32;
-  int64_t capacity_ = 0, kv_dim_ = 0, length_ = 0;
+  KvForm form_ = KvForm::kF32;
+  int64_t capacity_ = 0, heads_ = 0, head_dim_ = 0, row_bytes_ = 0, length_ = 0;
 };
 
 }  // namespace edgewise::model

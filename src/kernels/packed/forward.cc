@@ -1,6 +1,7 @@
 // Y = X W^T on packed weights.
 #include <algorithm>
 #include <cassert>
+#include <optional>
 
 #include "base/checked.h"
 #include "kernels/packed/activations.h"
@@ -183,7 +184,12 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
 // One row: each tile is read once, in the order of memory, and codes stay in registers.
 class RowForward {
  public:
-  static bool Can(const PackedFormat& f) { return f.structure != Structure::kNM && f.group != 16; }
+  static bool Can(const PackedFormat& f, int64_t segment_cols) {
+    if (f.structure != Structure::kNM) return f.group != 16;
+    // 16 columns are whole steps of compressed ones, and segments whole halves of units.
+    const int64_t block = 16 * f.nm_n / f.nm_m;
+    return 16 * f.nm_n % f.nm_m == 0 && block % 4 == 0 && segment_cols / 16 * block % 16 == 0;
+  }
 
   RowForward(ExecContext& ctx, int worker, const Call& call) : call_(call), f_(call.w.format()) {
     const int64_t most =
@@ -209,6 +215,13 @@ class RowForward {
     work_.segments = segments_;
     work_.runs = runs_;
     work_.c = c_;
+    if (f_.structure == Structure::kNM) {
+      d_.position_bits = NmIndexBits(f_.nm_m);
+      d_.block_steps = 4 * f_.nm_n / f_.nm_m;
+      for (int i = 0; i < 4 * d_.block_steps; ++i) {
+        d_.bases[i / 4] |= i / f_.nm_n * f_.nm_m << (8 * (i % 4));
+      }
+    }
     if (f_.structure != Structure::kBlock) AddRow(0, f_.cols, 0);
   }
 
@@ -227,6 +240,9 @@ class RowForward {
       d_.values[0] = call_.w.values(begin);
     } else if (f_.structure == Structure::kDense) {
       d_.values[0] = call_.w.values(tile);
+    } else if (f_.structure == Structure::kNM) {
+      d_.values[0] = call_.w.values(tile);
+      d_.positions = call_.w.section(l.aux + tile * l.value_units * 64 * d_.position_bits);
     } else {
       const int planes = PlanesOf(f_.bits).count;
       for (int p = 0; p < planes; ++p) {
@@ -242,6 +258,8 @@ class RowForward {
     d_.segment_count = count_;
     if (f_.structure == Structure::kUnstructured) {
       call_.table.decode_sparse(d_);
+    } else if (f_.structure == Structure::kNM) {
+      call_.table.decode_nm(d_);
     } else {
       call_.table.decode_dense(d_);
     }
@@ -269,47 +287,40 @@ class RowForward {
   int64_t count_ = 0;
 };
 
-}  // namespace
+// How one matrix is cut into tasks.
+struct Product {
+  Call call;
+  bool blocks, alone;  // alone: one row, straight from the packed form
+  int64_t tile0, tile_end, width, panels;
+  int64_t task_rows, column_tasks, tasks;
+  int64_t grain;  // panels of a task
 
-void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const PackedMatrix& w,
-                   RowRange range, const float* bias, float* y, int64_t ldy, Accumulate acc) {
-  assert(range.begin % kTileRows == 0 && range.begin >= 0 && range.end <= w.rows());
-  if (m <= 0 || range.begin >= range.end) return;
-  const PackedFormat& f = w.format();
-  const Int8Table& table = Int8TableFor(ctx.isa());
-  const QuantizePlan plan = QuantizePlan::Make(m, f.cols, f.act_group, std::max(64, f.block_cols));
-  void* memory = ctx.SharedScratch(static_cast<size_t>(plan.bytes));
-  Call call{w,
-            table,
-            TileReader(w, table),
-            QuantizeRows(ctx, plan, x, ldx, nullptr, {}, memory),
-            0,
-            plan.group,
-            bias,
-            y,
-            ldy,
-            range,
-            acc == Accumulate::kAdd};
-  call.segment_cols = kMaxSegmentCols;
-  if (f.group > 0) call.segment_cols = std::min<int64_t>(call.segment_cols, f.group);
-  if (plan.group > 0) call.segment_cols = std::min(call.segment_cols, plan.group);
-
-  const int64_t tile0 = range.begin / kTileRows, tile_end = CeilDiv(range.end, kTileRows);
-  const bool blocks = f.structure == Structure::kBlock;
-  const bool one_by_one = blocks || m <= kFewRows;
-  const int64_t width = one_by_one ? 1 : kMaxTiles;
-  // Few wide panels are cut along the rows as well, for the other threads' sake.
-  const int64_t panels = CeilDiv(tile_end - tile0, width);
-  int64_t task_rows = std::min(m, kMaxRows);
-  if (panels < 8 && m > 8 * kMaxProductRows) {
-    task_rows = std::min(task_rows, RoundUp(CeilDiv(m, CeilDiv(8, panels)), kMaxProductRows));
+  Product(const PackedTarget& t, const Int8Table& table, const QuantizedRows& x, int64_t act_group,
+          int64_t m)
+      : call{*t.w,  table,   TileReader(*t.w, table),  x, kMaxSegmentCols, act_group, t.bias, t.y,
+             t.ldy, t.range, t.acc == Accumulate::kAdd} {
+    const PackedFormat& f = t.w->format();
+    if (f.group > 0) call.segment_cols = std::min<int64_t>(call.segment_cols, f.group);
+    if (act_group > 0) call.segment_cols = std::min(call.segment_cols, act_group);
+    blocks = f.structure == Structure::kBlock;
+    alone = m == 1 && RowForward::Can(f, call.segment_cols);
+    tile0 = t.range.begin / kTileRows;
+    tile_end = CeilDiv(t.range.end, kTileRows);
+    width = blocks || m <= kFewRows ? 1 : kMaxTiles;
+    panels = CeilDiv(tile_end - tile0, width);
+    // Few wide panels are cut along the rows as well, for the other threads' sake.
+    task_rows = std::min(m, kMaxRows);
+    if (panels < 8 && m > 8 * kMaxProductRows) {
+      task_rows = std::min(task_rows, RoundUp(CeilDiv(m, CeilDiv(8, panels)), kMaxProductRows));
+    }
+    // Several tiles per task where a tile is little work.
+    grain = m <= kFewRows ? 4 : 1;
+    column_tasks = CeilDiv(panels, grain);
+    tasks = column_tasks * CeilDiv(m, task_rows);
   }
-  const int64_t row_tasks = CeilDiv(m, task_rows);
-  // Several tiles per task where a tile is little work.
-  const int64_t grain = m <= kFewRows ? 4 : 1;
-  const int64_t column_tasks = CeilDiv(panels, grain);
-  ctx.pool().Run(column_tasks * row_tasks, [&](int64_t task, int worker) {
-    if (m == 1 && RowForward::Can(f)) {
+
+  void Run(ExecContext& ctx, int worker, int64_t task, int64_t m) const {
+    if (alone) {
       RowForward row(ctx, worker, call);
       for (int64_t p = task * grain; p < std::min(task * grain + grain, panels); ++p) {
         row.Tile(tile0 + p);
@@ -328,7 +339,44 @@ void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, con
         ForwardTiles(call, work, tile, std::min(width, tile_end - tile), row0, rows);
       }
     }
+  }
+};
+
+}  // namespace
+
+void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
+                       std::span<const PackedTarget> targets) {
+  if (m <= 0 || targets.empty()) return;
+  assert(targets.size() <= kMaxTargets);
+  const PackedFormat& first = targets[0].w->format();
+  int64_t multiple = 64;
+  for (const PackedTarget& t : targets) {
+    assert(t.range.begin % kTileRows == 0 && t.range.begin >= 0 && t.range.end <= t.w->rows());
+    assert(SharesInput(*t.w, *targets[0].w));
+    multiple = std::max<int64_t>(multiple, t.w->format().block_cols);
+  }
+  const Int8Table& table = Int8TableFor(ctx.isa());
+  const QuantizePlan plan = QuantizePlan::Make(m, first.cols, first.act_group, multiple);
+  void* memory = ctx.SharedScratch(static_cast<size_t>(plan.bytes));
+  const QuantizedRows rows = QuantizeRows(ctx, plan, x, ldx, nullptr, {}, memory);
+  std::optional<Product> products[kMaxTargets];
+  int64_t ends[kMaxTargets], total = 0;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    products[i].emplace(targets[i], table, rows, plan.group, m);
+    ends[i] = total += std::max<int64_t>(0, products[i]->tasks);
+  }
+  ctx.pool().Run(total, [&](int64_t task, int worker) {
+    size_t i = 0;
+    while (task >= ends[i]) ++i;
+    products[i]->Run(ctx, worker, task - (i == 0 ? 0 : ends[i - 1]), m);
   });
+}
+
+void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const PackedMatrix& w,
+                   RowRange range, const float* bias, float* y, int64_t ldy, Accumulate acc) {
+  if (range.begin >= range.end) return;
+  const PackedTarget target = {&w, range, bias, y, ldy, acc};
+  PackedForwardMany(ctx, m, x, ldx, {&target, 1});
 }
 
 }  // namespace edgewise::kernels

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "base/aligned_buffer.h"
 #include "exec/context.h"
@@ -25,6 +26,24 @@ struct RowRange {
 // at the first column of the range.
 void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const PackedMatrix& w,
                    RowRange range, const float* bias, float* y, int64_t ldy, Accumulate acc);
+
+// Several matrices on the same X, which is rounded once and shared among the threads as one product.
+struct PackedTarget {
+  const PackedMatrix* w = nullptr;
+  RowRange range;
+  const float* bias = nullptr;
+  float* y = nullptr;
+  int64_t ldy = 0;
+  Accumulate acc = Accumulate::kOverwrite;
+};
+inline constexpr size_t kMaxTargets = 4;
+// Whether two matrices round their input in the same way.
+inline bool SharesInput(const PackedMatrix& a, const PackedMatrix& b) {
+  return a.cols() == b.cols() && a.format().act_group == b.format().act_group;
+}
+// As PackedForward on each (same bits); all of them share their input, ranges are not empty.
+void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
+                       std::span<const PackedTarget> targets);
 
 // dX[m,in] (+)= dY[m, range] W[range]; dy points at the first column of the range.
 //
