@@ -112,7 +112,7 @@ class IntegerBackward {
     p.w_scales = kOnes;
     p.scale_stride = 0;
     p.ldc = width;
-    std::fill_n(c, rows * width, 0.0f);
+    p.fresh = true;
     for (int64_t t0 = 0; t0 < tiles_; t0 += kChunkTiles) {
       const int64_t t1 = std::min(tiles_, t0 + kChunkTiles);
       int64_t filled = 0, count = 0;
@@ -142,7 +142,9 @@ class IntegerBackward {
         p.c = c + i * width;
         table_.tile_product(p);
       }
+      p.fresh = false;
     }
+    if (p.fresh) std::fill_n(c, rows * width, 0.0f);  // no tile has anything here
     const int64_t col = pair * kPairCols;
     const int64_t n = std::min(width, f_.cols - col);
     for (int64_t i = 0; i < rows; ++i) {

@@ -81,7 +81,6 @@ void BlockProduct::Forward(const QuantizedRows& x, int64_t row, int64_t rows, in
   p.scale_stride = groups_ * kTileRows;
   p.ldc = ldz;
   const int64_t tiles = CeilDiv(columns, kTileRows);
-  for (int64_t i = 0; i < rows; ++i) std::fill_n(z + i * ldz, tiles * kTileRows, 0.0f);
   for (int64_t t = 0; t < tiles; t += kAtOnce) {
     p.tiles = static_cast<int>(std::min(kAtOnce, tiles - t));
     p.w_scales = scales + t * p.scale_stride;
@@ -90,6 +89,7 @@ void BlockProduct::Forward(const QuantizedRows& x, int64_t row, int64_t rows, in
       p.w = panel + t * p.w_stride + static_cast<int64_t>(c) * kChunkUnits * kUnitElements;
       p.segments = segments_.data() + chunks_[c];
       p.segment_count = chunks_[c + 1] - chunks_[c];
+      p.fresh = c == 0;
       for (int64_t i = 0; i < rows; i += kMaxProductRows) {
         p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
         p.a = x.q + (row + i) * x.stride;

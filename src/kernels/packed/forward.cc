@@ -19,7 +19,6 @@ constexpr int64_t kMaxRows = 512;
 // Up to here tiles are read one by one, in the order of memory.
 constexpr int64_t kFewRows = kMaxProductRows;
 
-// Scratch of one worker.
 struct Work {
   uint8_t* panel;
   float* scales;  // [tiles][kMaxGroups][16]
@@ -81,9 +80,24 @@ void AddSegments(const Call& call, int64_t col, int64_t cols, int64_t group0, Wo
   }
 }
 
-// C += panel * activations for all rows of the task.
-void Multiply(const Call& call, const Work& work, int64_t tiles, int64_t segments, int64_t row0,
-              int64_t rows) {
+// Where a task's sums are made.
+struct Sums {
+  float* c;  // of the task's first row and column
+  int64_t ldc;
+  bool in_place;  // in Y: nothing is left to do with them
+
+  // `col` and `n`: the task's columns of Y, whole tiles if n is `width`.
+  static Sums Of(const Call& call, const Work& work, int64_t col, int64_t n, int64_t width,
+                 int64_t row0) {
+    const bool in_place = call.x.grouped && call.bias == nullptr && !call.add && n == width;
+    if (in_place) return {call.y + row0 * call.ldy + col, call.ldy, true};
+    return {work.c, width, false};
+  }
+};
+
+// C += panel * activations for all rows of the task; `fresh`: C = that.
+void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, int64_t tiles,
+              int64_t segments, int64_t row0, int64_t rows) {
   TileProduct p;
   p.tiles = static_cast<int>(tiles);
   p.w = work.panel;
@@ -100,13 +114,14 @@ void Multiply(const Call& call, const Work& work, int64_t tiles, int64_t segment
   p.w_scales = work.scales;
   p.w_mins = call.w.format().has_min ? work.mins : nullptr;
   p.scale_stride = kMaxGroups * kTileRows;
-  p.ldc = tiles * kTileRows;
+  p.ldc = sums.ldc;
+  p.fresh = fresh;
   for (int64_t i = 0; i < rows; i += kMaxProductRows) {
     p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
     p.a = call.x.q + (row0 + i) * call.x.stride;
     p.sums = call.x.sums + (row0 + i) * call.x.sums_stride;
     p.a_scales = call.x.scales + (row0 + i) * call.x.scales_stride;
-    p.c = work.c + i * p.ldc;
+    p.c = sums.c + i * p.ldc;
     call.table.tile_product(p);
   }
 }
@@ -129,7 +144,9 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
   const PackedFormat& f = call.w.format();
   const int64_t units = call.w.layout().units;
   const int64_t cols = RoundUp(f.cols, 16);
-  std::fill_n(work.c, rows * tiles * kTileRows, 0.0f);
+  const int64_t width = tiles * kTileRows, y_col = tile * kTileRows - call.range.begin;
+  const Sums sums =
+      Sums::Of(call, work, y_col, std::min(width, call.range.end - tile * kTileRows), width, row0);
   SparseCursor cursors[kMaxTiles];
   for (int64_t u = 0; u < units; u += kChunkUnits) {
     const int64_t count = std::min(kChunkUnits, units - u);
@@ -149,9 +166,9 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
     }
     int64_t segments = 0;
     AddSegments(call, col, std::min<int64_t>(kMaxSegmentCols, cols - col), 0, &work, &segments);
-    Multiply(call, work, tiles, segments, row0, rows);
+    Multiply(call, work, sums, u == 0, tiles, segments, row0, rows);
   }
-  Finish(call, work, tile, tiles, row0, rows);
+  if (!sums.in_place) Finish(call, work, tile, tiles, row0, rows);
 }
 
 // One tile of a block-sparse matrix: only stored blocks are computed.
@@ -161,7 +178,7 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
   const int64_t unit_count = f.block_cols / kUnitCols;
   const int64_t groups = call.w.layout().groups;
   const int64_t begin = call.w.index(tile), end = call.w.index(tile + 1);
-  std::fill_n(work.c, rows * kTileRows, 0.0f);
+  if (begin == end) std::fill_n(work.c, rows * kTileRows, 0.0f);
   for (int64_t b = begin; b < end; b += per_chunk) {
     const int64_t count = std::min(per_chunk, end - b);
     call.table.unpack(f.bits, call.w.values(b), count * unit_count, work.panel);
@@ -176,7 +193,7 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
       AddSegments(call, col, std::min<int64_t>(f.block_cols, RoundUp(f.cols, 16) - col), i * groups,
                   &work, &segments);
     }
-    Multiply(call, work, 1, segments, row0, rows);
+    Multiply(call, work, {work.c, kTileRows, false}, b == begin, 1, segments, row0, rows);
   }
   Finish(call, work, tile, 1, row0, rows);
 }

@@ -57,6 +57,7 @@ struct TileProduct {
   int64_t scale_stride = 0;
   float* c = nullptr;  // [rows][ldc]
   int64_t ldc = 0;
+  bool fresh = false;  // C is written without being read, as if it were zero
 };
 
 // c[lane] = the product of one row with one tile, straight from its packed form; the same sums in

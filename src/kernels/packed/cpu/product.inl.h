@@ -13,6 +13,9 @@ constexpr int Chains() {
   return wide >= 8 ? 1 : wide >= 4 ? 2 : 4;
 }
 
+// What C holds before a product that starts it.
+alignas(64) const float kZeros[kPanelTiles * 16] = {};
+
 // kKeep: C stays in registers from segment to segment (for short segments, where there are enough
 // registers for that).
 template <int T, int R, bool kSignedW, bool kGrouped, bool kKeep>
@@ -20,6 +23,8 @@ void TileKernel(const TileProduct& p) {
   constexpr int S = Chains<T, R>(), kV = T * kVecs;
   const uint8_t* w = p.w;
   const int64_t w_stride = p.w_stride, a_stride = p.a_stride;
+  const float* old = p.fresh ? kZeros : p.c;
+  int64_t old_stride = p.fresh ? 0 : p.ldc;
   // Results lie in the level 2 cache: on their way while the sums are made.
   for (int r = 0; r < R; ++r) {
     for (int t = 0; t < kV; ++t) __builtin_prefetch(p.c + r * p.ldc + t * kLanes);
@@ -29,7 +34,7 @@ void TileKernel(const TileProduct& p) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
-      for (int t = 0; t < kV; ++t) kept[r][t] = LoadF(p.c + r * p.ldc + t * kLanes);
+      for (int t = 0; t < kV; ++t) kept[r][t] = LoadF(old + r * old_stride + t * kLanes);
     }
   }
   for (int64_t g = 0; g < p.segment_count; ++g) {
@@ -99,10 +104,12 @@ void TileKernel(const TileProduct& p) {
         if constexpr (kKeep) {
           kept[r][t] = FmaF(ToF(total), scale, kept[r][t]);
         } else {
-          StoreF(c, FmaF(ToF(total), scale, LoadF(c)));
+          StoreF(c, FmaF(ToF(total), scale, LoadF(old + r * old_stride + t * kLanes)));
         }
       }
     }
+    old = p.c;
+    old_stride = p.ldc;
     if (!kKeep && p.w_mins != nullptr) {
       const float* mins = p.w_mins + int64_t{16} * seg.weight_group;
       for (int r = 0; r < R; ++r) {
