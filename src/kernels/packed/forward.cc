@@ -1,84 +1,11 @@
 // Y = X W^T on packed weights.
-#include <algorithm>
 #include <cassert>
 #include <optional>
 
-#include "base/checked.h"
-#include "kernels/packed/activations.h"
-#include "kernels/packed/linear.h"
-#include "kernels/packed/tile_reader.h"
+#include "kernels/packed/row_forward.h"
 
 namespace edgewise::kernels {
 namespace {
-
-constexpr int64_t kChunkBytes = kChunkUnits * kUnitElements;  // of one tile
-constexpr int64_t kMaxGroups = kMaxSegmentCols / 16;          // scales of a chunk, per row
-constexpr int64_t kMaxTiles = 4;
-// Rows of one task: its fp32 results stay in the level 2 cache.
-constexpr int64_t kMaxRows = 512;
-// Up to here tiles are read one by one, in the order of memory.
-constexpr int64_t kFewRows = kMaxProductRows;
-
-struct Work {
-  uint8_t* panel;
-  float* scales;  // [tiles][kMaxGroups][16]
-  float* mins;
-  float* c;  // [rows][16 tiles]
-  Segment* segments;
-  Run* runs;
-
-  static Work Take(ExecContext& ctx, int worker, int64_t tiles, int64_t rows) {
-    const int64_t factors = tiles * kMaxGroups * kTileRows * 4;
-    const int64_t c_bytes = rows * tiles * kTileRows * 4;
-    const int64_t list = kMaxGroups * 16;
-    auto* at = static_cast<uint8_t*>(ctx.Scratch(
-        worker, static_cast<size_t>(tiles * kChunkBytes + 2 * factors + c_bytes + 2 * list)));
-    Work w;
-    const auto take = [&](int64_t bytes) {
-      uint8_t* here = at;
-      at += bytes;
-      return here;
-    };
-    w.panel = take(tiles * kChunkBytes);
-    w.scales = reinterpret_cast<float*>(take(factors));
-    w.mins = reinterpret_cast<float*>(take(factors));
-    w.c = reinterpret_cast<float*>(take(c_bytes));
-    w.segments = reinterpret_cast<Segment*>(take(list));
-    w.runs = reinterpret_cast<Run*>(take(list));
-    return w;
-  }
-};
-
-struct Call {
-  const PackedMatrix& w;
-  const Int8Table& table;
-  TileReader reader;
-  QuantizedRows x;
-  int64_t segment_cols;
-  int64_t act_group;  // 0: per token
-  const float* bias;
-  float* y;
-  int64_t ldy;
-  RowRange range;
-  bool add;
-};
-
-// Segments of columns [col, col + cols), cols <= 512, appended to *n. `group0`: number of the scale
-// group that `col` starts.
-void AddSegments(const Call& call, int64_t col, int64_t cols, int64_t group0, Work* work,
-                 int64_t* n) {
-  const PackedFormat& f = call.w.format();
-  for (int64_t c = 0; c < cols; c += call.segment_cols) {
-    const int64_t steps = std::min(call.segment_cols, cols - c) / 4;
-    work->runs[*n] = {static_cast<int32_t>((col + c) / 4), static_cast<int32_t>(steps)};
-    Segment& s = work->segments[*n];
-    s.first_run = static_cast<int32_t>(*n);
-    s.runs = 1;
-    s.weight_group = static_cast<int32_t>(f.group == 0 ? 0 : group0 + c / f.group);
-    s.act_group = static_cast<int32_t>(call.act_group == 0 ? 0 : (col + c) / call.act_group);
-    ++*n;
-  }
-}
 
 // Where a task's sums are made.
 struct Sums {
@@ -123,18 +50,6 @@ void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, 
     p.a_scales = call.x.scales + (row0 + i) * call.x.scales_stride;
     p.c = sums.c + i * p.ldc;
     call.table.tile_product(p);
-  }
-}
-
-void Finish(const Call& call, const Work& work, int64_t tile, int64_t tiles, int64_t row0,
-            int64_t rows) {
-  const int64_t col = tile * kTileRows - call.range.begin;
-  const int64_t n = std::min(tiles * kTileRows, call.range.end - tile * kTileRows);
-  for (int64_t i = 0; i < rows; ++i) {
-    const float scale = call.x.grouped ? 1.0f : call.x.scales[row0 + i];
-    call.table.finish_row(n, work.c + i * tiles * kTileRows, scale,
-                          call.bias == nullptr ? nullptr : call.bias + col, call.add,
-                          call.y + (row0 + i) * call.ldy + col);
   }
 }
 
@@ -198,122 +113,17 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
   Finish(call, work, tile, 1, row0, rows);
 }
 
-// One row: each tile is read once, in the order of memory, and codes stay in registers.
-class RowForward {
- public:
-  static bool Can(const PackedFormat& f, int64_t segment_cols) {
-    if (f.structure != Structure::kNM) return f.group != 16;
-    // 16 columns are whole steps of compressed ones, and segments whole halves of units.
-    const int64_t block = 16 * f.nm_n / f.nm_m;
-    return 16 * f.nm_n % f.nm_m == 0 && block % 4 == 0 && segment_cols / 16 * block % 16 == 0;
-  }
-
-  RowForward(ExecContext& ctx, int worker, const Call& call) : call_(call), f_(call.w.format()) {
-    const int64_t most =
-        RoundUp(CeilDiv(call.x.stride, std::min<int64_t>(32, call.segment_cols)), 4);
-    const int64_t factors = most * kTileRows;
-    auto* at = static_cast<uint8_t*>(
-        ctx.Scratch(worker, static_cast<size_t>(factors * 8 + most * 24 + 64)));
-    scales_ = reinterpret_cast<float*>(at);
-    mins_ = scales_ + factors;
-    segments_ = reinterpret_cast<Segment*>(mins_ + factors);
-    runs_ = reinterpret_cast<Run*>(segments_ + most);
-    d_.bits = f_.bits;
-    d_.zero = call.reader.zero();
-    d_.segments = segments_;
-    d_.runs = runs_;
-    d_.a = call.x.q;
-    d_.sums = call.x.sums;
-    d_.a_scales = call.x.scales;
-    d_.grouped = call.x.grouped;
-    d_.w_scales = scales_;
-    d_.w_mins = f_.has_min ? mins_ : nullptr;
-    d_.c = c_;
-    work_.segments = segments_;
-    work_.runs = runs_;
-    work_.c = c_;
-    if (f_.structure == Structure::kNM) {
-      d_.position_bits = NmIndexBits(f_.nm_m);
-      d_.block_steps = 4 * f_.nm_n / f_.nm_m;
-      for (int i = 0; i < 4 * d_.block_steps; ++i) {
-        d_.bases[i / 4] |= i / f_.nm_n * f_.nm_m << (8 * (i % 4));
-      }
-    }
-    if (f_.structure != Structure::kBlock) AddRow(0, f_.cols, 0);
-  }
-
-  void Tile(int64_t tile) {
-    const PackedLayout& l = call_.w.layout();
-    int64_t owner = tile, factors = l.groups;
-    if (f_.structure == Structure::kBlock) {
-      const int64_t begin = call_.w.index(tile), end = call_.w.index(tile + 1);
-      count_ = 0;
-      for (int64_t b = begin; b < end; ++b) {
-        const int64_t col = int64_t{call_.w.block(b)} * f_.block_cols;
-        AddRow(col, std::min<int64_t>(f_.cols, col + f_.block_cols), (b - begin) * l.groups);
-      }
-      owner = f_.group == 0 ? tile : begin;
-      factors = f_.group == 0 ? 1 : (end - begin) * l.groups;
-      d_.values[0] = call_.w.values(begin);
-    } else if (f_.structure == Structure::kDense) {
-      d_.values[0] = call_.w.values(tile);
-    } else if (f_.structure == Structure::kNM) {
-      d_.values[0] = call_.w.values(tile);
-      d_.positions = call_.w.section(l.aux + tile * l.value_units * 64 * d_.position_bits);
-    } else {
-      const int planes = PlanesOf(f_.bits).count;
-      for (int p = 0; p < planes; ++p) {
-        d_.values[p] = call_.w.section(l.values) + int64_t{4} * call_.w.index(tile * planes + p);
-      }
-      d_.masks = call_.w.section(l.aux) + tile * l.units * 64;
-    }
-    if (factors > 0) {
-      call_.reader.Prefetch(owner + factors / l.groups, factors);
-      call_.reader.Scales(owner, 0, factors, scales_);
-      if (f_.has_min) call_.reader.Mins(owner, 0, factors, mins_);
-    }
-    d_.segment_count = count_;
-    if (f_.structure == Structure::kUnstructured) {
-      call_.table.decode_sparse(d_);
-    } else if (f_.structure == Structure::kNM) {
-      call_.table.decode_nm(d_);
-    } else {
-      call_.table.decode_dense(d_);
-    }
-    Finish(call_, work_, tile, 1, 0, 1);
-  }
-
- private:
-  // Segments of columns [begin, end); `begin` starts scale group `group`.
-  void AddRow(int64_t begin, int64_t end, int64_t group) {
-    for (int64_t c = begin; c < end; c += kMaxSegmentCols) {
-      const int64_t cols = std::min<int64_t>(kMaxSegmentCols, RoundUp(end - c, kUnitCols));
-      AddSegments(call_, c, cols, f_.group == 0 ? 0 : group + (c - begin) / f_.group, &work_,
-                  &count_);
-    }
-  }
-
-  const Call& call_;
-  const PackedFormat& f_;
-  float *scales_, *mins_;
-  Segment* segments_;
-  Run* runs_;
-  alignas(64) float c_[kTileRows];
-  TileDecode d_;
-  Work work_ = {};
-  int64_t count_ = 0;
-};
-
 // How one matrix is cut into tasks.
 struct Product {
   Call call;
+  RowSegments row;     // alone
   bool blocks, alone;  // alone: one row, straight from the packed form
   int64_t tile0, tile_end, width, panels;
   int64_t task_rows, column_tasks, tasks;
   int64_t grain;  // panels of a task
 
   Product(const PackedTarget& t, const Int8Table& table, const QuantizedRows& x, int64_t act_group,
-          int64_t m)
+          int64_t m, void* row_memory)
       : call{*t.w,  table,   TileReader(*t.w, table),  x, kMaxSegmentCols, act_group, t.bias, t.y,
              t.ldy, t.range, t.acc == Accumulate::kAdd} {
     const PackedFormat& f = t.w->format();
@@ -321,6 +131,10 @@ struct Product {
     if (act_group > 0) call.segment_cols = std::min(call.segment_cols, act_group);
     blocks = f.structure == Structure::kBlock;
     alone = m == 1 && RowForward::Can(f, call.segment_cols);
+    if (alone && !blocks) {
+      row = RowSegments::At(row_memory, RowSegments::Most(x.stride, call.segment_cols));
+      row.Add(call, 0, f.cols, 0);
+    }
     tile0 = t.range.begin / kTileRows;
     tile_end = CeilDiv(t.range.end, kTileRows);
     width = blocks || m <= kFewRows ? 1 : kMaxTiles;
@@ -338,9 +152,9 @@ struct Product {
 
   void Run(ExecContext& ctx, int worker, int64_t task, int64_t m) const {
     if (alone) {
-      RowForward row(ctx, worker, call);
+      RowForward one(ctx, worker, call, row);
       for (int64_t p = task * grain; p < std::min(task * grain + grain, panels); ++p) {
-        row.Tile(tile0 + p);
+        one.Tile(tile0 + p);
       }
       return;
     }
@@ -374,12 +188,15 @@ void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
   }
   const Int8Table& table = Int8TableFor(ctx.isa());
   const QuantizePlan plan = QuantizePlan::Make(m, first.cols, first.act_group, multiple);
-  void* memory = ctx.SharedScratch(static_cast<size_t>(plan.bytes));
+  const int64_t most = RowSegments::Bytes(RowSegments::Most(plan.stride, 16));
+  auto* memory = static_cast<uint8_t*>(ctx.SharedScratch(
+      static_cast<size_t>(plan.bytes + most * static_cast<int64_t>(targets.size()))));
   const QuantizedRows rows = QuantizeRows(ctx, plan, x, ldx, nullptr, {}, memory);
   std::optional<Product> products[kMaxTargets];
   int64_t ends[kMaxTargets], total = 0;
   for (size_t i = 0; i < targets.size(); ++i) {
-    products[i].emplace(targets[i], table, rows, plan.group, m);
+    products[i].emplace(targets[i], table, rows, plan.group, m,
+                        memory + plan.bytes + most * static_cast<int64_t>(i));
     ends[i] = total += std::max<int64_t>(0, products[i]->tasks);
   }
   ctx.pool().Run(total, [&](int64_t task, int worker) {

@@ -81,8 +81,9 @@ struct TileDecode {
   const int32_t* sums = nullptr;
   const float* a_scales = nullptr;
   bool grouped = false;
-  const float* w_scales = nullptr;  // [groups][16]
-  const float* w_mins = nullptr;    // or null; dense only
+  const float* w_scales = nullptr;    // [groups][16], or
+  const uint8_t* w_halves = nullptr;  // the same in fp16; further tiles' may follow
+  const float* w_mins = nullptr;      // or null; dense only
   float* c = nullptr;               // [16]
 };
 

@@ -7,8 +7,17 @@ namespace {
 
 // Bytes ahead of what is used that are asked for.
 constexpr int64_t kDecodeAhead = 4096;
+constexpr int64_t kScalesAhead = 1024;
 // Independent partial sums: one row alone would wait for the latency of every dot product.
 constexpr int kDecodeChains = 4;
+
+// Lanes of vector v of a segment's scales.
+EW_INLINE VF ScaleAt(const TileDecode& d, int32_t group, int v) {
+  const int64_t at = int64_t{16} * group + v * kLanes;
+  if (d.w_halves == nullptr) return LoadF(d.w_scales + at);
+  if (v == 0) __builtin_prefetch(d.w_halves + 2 * at + kScalesAhead);
+  return LoadHalf(d.w_halves + 2 * at);
+}
 
 // Codes of all steps of a unit, from dense planes.
 template <int BITS>
@@ -66,7 +75,7 @@ void DecodeDenseKernel(const TileDecode& d) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) {
       const VI total = AddI(AddI(acc[0][v], acc[1][v]), AddI(acc[2][v], acc[3][v]));
-      VF scale = LoadF(d.w_scales + int64_t{16} * seg.weight_group + v * kLanes);
+      VF scale = ScaleAt(d, seg.weight_group, v);
       if constexpr (kGrouped) scale = MulF(scale, SetF(d.a_scales[seg.act_group]));
       c[v] = FmaF(ToF(total), scale, c[v]);
     }
@@ -179,7 +188,7 @@ void DecodeSparseKernel(const TileDecode& d) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) {
       const VI total = AddI(AddI(acc0[v], acc1[v]), AddI(acc2[v], acc3[v]));
-      VF scale = LoadF(d.w_scales + int64_t{16} * seg.weight_group + v * kLanes);
+      VF scale = ScaleAt(d, seg.weight_group, v);
       if constexpr (kGrouped) scale = MulF(scale, SetF(d.a_scales[seg.act_group]));
       c[v] = FmaF(ToF(total), scale, c[v]);
     }

@@ -63,7 +63,7 @@ void DecodeNmKernel(const TileDecode& d) {
     for (int v = 0; v < kVecs; ++v) {
       const VI sum = AddI(AddI(acc[0][v], acc[1][v]), AddI(acc[2][v], acc[3][v]));
       const VI zeros = AddI(AddI(picked[0][v], picked[1][v]), AddI(picked[2][v], picked[3][v]));
-      VF scale = LoadF(d.w_scales + int64_t{16} * seg.weight_group + v * kLanes);
+      VF scale = ScaleAt(d, seg.weight_group, v);
       if constexpr (kGrouped) scale = MulF(scale, SetF(d.a_scales[seg.act_group]));
       c[v] = FmaF(ToF(SubI(sum, zeros)), scale, c[v]);
     }

@@ -1,0 +1,96 @@
+// What the two ways of multiplying by a packed matrix share: tile by tile for many rows
+// (forward.cc), straight from the packed form for one (row_forward.h). Internal.
+#pragma once
+
+#include <algorithm>
+
+#include "base/checked.h"
+#include "kernels/packed/activations.h"
+#include "kernels/packed/linear.h"
+#include "kernels/packed/tile_reader.h"
+
+namespace edgewise::kernels {
+
+constexpr int64_t kChunkBytes = kChunkUnits * kUnitElements;  // of one tile
+constexpr int64_t kMaxGroups = kMaxSegmentCols / 16;          // scales of a chunk, per row
+constexpr int64_t kMaxTiles = 4;
+// Rows of one task: its fp32 results stay in the level 2 cache.
+constexpr int64_t kMaxRows = 512;
+// Up to here tiles are read one by one, in the order of memory.
+constexpr int64_t kFewRows = kMaxProductRows;
+
+struct Work {
+  uint8_t* panel;
+  float* scales;  // [tiles][kMaxGroups][16]
+  float* mins;
+  float* c;  // [rows][16 tiles]
+  Segment* segments;
+  Run* runs;
+
+  static Work Take(ExecContext& ctx, int worker, int64_t tiles, int64_t rows) {
+    const int64_t factors = tiles * kMaxGroups * kTileRows * 4;
+    const int64_t c_bytes = rows * tiles * kTileRows * 4;
+    const int64_t list = kMaxGroups * 16;
+    auto* at = static_cast<uint8_t*>(ctx.Scratch(
+        worker, static_cast<size_t>(tiles * kChunkBytes + 2 * factors + c_bytes + 2 * list)));
+    Work w;
+    const auto take = [&](int64_t bytes) {
+      uint8_t* here = at;
+      at += bytes;
+      return here;
+    };
+    w.panel = take(tiles * kChunkBytes);
+    w.scales = reinterpret_cast<float*>(take(factors));
+    w.mins = reinterpret_cast<float*>(take(factors));
+    w.c = reinterpret_cast<float*>(take(c_bytes));
+    w.segments = reinterpret_cast<Segment*>(take(list));
+    w.runs = reinterpret_cast<Run*>(take(list));
+    return w;
+  }
+};
+
+struct Call {
+  const PackedMatrix& w;
+  const Int8Table& table;
+  TileReader reader;
+  QuantizedRows x;
+  int64_t segment_cols;
+  int64_t act_group;  // 0: per token
+  const float* bias;
+  float* y;
+  int64_t ldy;
+  RowRange range;
+  bool add;
+};
+
+// Segments of columns [col, col + cols), cols <= 512, appended to *n. `group0`: number of the scale
+// group that `col` starts.
+inline void AddSegments(const Call& call, int64_t col, int64_t cols, int64_t group0, Work* work,
+                        int64_t* n) {
+  const PackedFormat& f = call.w.format();
+  for (int64_t c = 0; c < cols; c += call.segment_cols) {
+    const int64_t steps = std::min(call.segment_cols, cols - c) / 4;
+    work->runs[*n] = {static_cast<int32_t>((col + c) / 4), static_cast<int32_t>(steps)};
+    Segment& s = work->segments[*n];
+    s.first_run = static_cast<int32_t>(*n);
+    s.runs = 1;
+    s.weight_group = static_cast<int32_t>(f.group == 0 ? 0 : group0 + c / f.group);
+    s.act_group = static_cast<int32_t>(call.act_group == 0 ? 0 : (col + c) / call.act_group);
+    ++*n;
+  }
+}
+
+// The end of a task's rows: scales, bias, and their place in Y.
+inline void Finish(const Call& call, const Work& work, int64_t tile, int64_t tiles, int64_t row0,
+                   int64_t rows) {
+  const int64_t col = tile * kTileRows - call.range.begin;
+  const int64_t n = std::min(tiles * kTileRows, call.range.end - tile * kTileRows);
+  for (int64_t i = 0; i < rows; ++i) {
+    const float scale = call.x.grouped ? 1.0f : call.x.scales[row0 + i];
+    call.table.finish_row(n, work.c + i * tiles * kTileRows, scale,
+                          call.bias == nullptr ? nullptr : call.bias + col, call.add,
+                          call.y + (row0 + i) * call.ldy + col);
+  }
+}
+
+}  // namespace edgewise::kernels
