@@ -31,7 +31,7 @@ struct Problem {
 
 // Loss and gradient of the hidden states, or the loss alone; head in fp32 or packed to `bits`.
 void Fused(benchmark::State& state, const Suite& suite, const ModelShape& model, int bits,
-           float skip_below, bool gradient) {
+           float skip_below, bool gradient, bool integer) {
   Problem p(model);
   kernels::HeadLossArgs args;
   args.tokens = kTokens;
@@ -53,6 +53,7 @@ void Fused(benchmark::State& state, const Suite& suite, const ModelShape& model,
   args.grad_scale = gradient ? 1.0f : 0.0f;
   args.dhidden = p.dx.data();
   args.skip_below = skip_below;
+  if (integer) args.backward = kernels::BackwardMode::kInteger;
   const double product = 2.0 * kTokens * static_cast<double>(p.vocab * p.hidden);
   const Work work = {gradient ? 2 * product : product,
                      4.0 * static_cast<double>(p.vocab * p.hidden), Limit::kFp32};
@@ -93,16 +94,18 @@ void Unfused(benchmark::State& state, const Suite& suite, const ModelShape& mode
 
 void RegisterHeadLoss(const Suite& suite) {
   for (const ModelShape& model : suite.shapes) {
-    const auto add = [&](const std::string& name, int bits, float skip_below, bool gradient) {
+    const auto add = [&](const std::string& name, int bits, float skip_below, bool gradient,
+                         bool integer = false) {
       suite.Add("head_loss/" + name + "/m512/" + model.name,
-                [suite, model, bits, skip_below, gradient](benchmark::State& s) {
-                  Fused(s, suite, model, bits, skip_below, gradient);
+                [suite, model, bits, skip_below, gradient, integer](benchmark::State& s) {
+                  Fused(s, suite, model, bits, skip_below, gradient, integer);
                 });
     };
     for (const auto& [bits, form] : {std::pair{0, "fp32"}, {8, "q8"}, {4, "q4_g64"}}) {
       add(std::string("loss_only/") + form, bits, 0, false);
       add(std::string("exact/") + form, bits, 0, true);
       add(std::string("skip_2^-12/") + form, bits, 0x1p-12f, true);
+      if (bits > 0) add(std::string("integer/") + form, bits, 0, true, true);
     }
     suite.Add(std::string("head_loss/unfused/fp32/m512/") + model.name,
               [suite, model](benchmark::State& s) { Unfused(s, suite, model); });
