@@ -127,8 +127,6 @@ class RowForward {
   const Call& call_;
   const PackedFormat& f_;
   float *scales_, *mins_;
-  Segment* segments_;
-  Run* runs_;
   alignas(64) float c_[kTileRows];
   TileDecode d_;
   Work work_ = {};
