@@ -104,10 +104,11 @@ class Compress : public Command {
     request_.group = calibration_.group;
     request_.pattern = calibration_.pattern;
     request_.seed = calibration_.seed;
-    request_.allow_sparsity = request_.sparsity > 0;
     if (!size_.empty()) {
       EW_ASSIGN(request_.budget, ParseBytes(size_));
     }
+    // A budget in bytes leaves the choice open; one that stands for a dense policy stays dense.
+    request_.allow_sparsity = request_.sparsity > 0 || !size_.empty() || average_bits_ > 0;
     if (average_bits_ > 0) {
       if (!size_.empty()) return InvalidArgument("give --size or --average-bits, not both");
       double weights = 0;
