@@ -18,15 +18,25 @@
 #include "formats/hf_dir.h"
 #include "infer/load_tokenizer.h"
 #include "io/env.h"
+#include "model/weight_stream.h"
 #include "tune/fingerprint.h"
 
 namespace edgewise::cli {
 namespace {
 
 constexpr int kPreviewSamples = 3;
+// Until it is known how much room there is for the weights.
+constexpr int64_t kEverything = int64_t{1} << 60;
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void AddStreamStats(const model::WeightStream& stream, OrderedJson* json) {
+  const model::StreamStats s = stream.stats();
+  (*json)["weights_read_bytes"] = s.bytes;
+  (*json)["weights_read_seconds"] = s.read_seconds;
+  (*json)["weights_wait_seconds"] = s.wait_seconds;
 }
 
 class Tune : public Command {
@@ -64,7 +74,13 @@ class Tune : public Command {
     if (directory) method_options.base_directory = location.path;
 
     EW_ASSIGN(const text::Tokenizer tokenizer, infer::LoadTokenizer(location));
-    // The description alone says how long rows may be; weights are mapped, not read.
+    EW_ASSIGN(const int64_t asked, AskedMemory());
+    // Full fine-tuning and GGUF files need the weights in memory.
+    if (asked > 0 && directory && method_options.kind != tune::MethodKind::kFull) {
+      load.stream.budget_bytes = kEverything;
+      load.stream.direct_io = flags_.weights_io == "direct";
+    }
+    // The description alone says how long rows may be; weights are mapped or streamed, not read.
     EW_ASSIGN(auto model, model::Model::Load(location.path, load));
     for (const std::string& note : model->notes()) console.Log("note: " + note);
     EW_ASSIGN(auto pipeline, DataPipeline::Create(location, tokenizer, flags_.data_flags,
@@ -74,7 +90,7 @@ class Tune : public Command {
     method_options.base_dtype = model->weights().embedding.dtype;
 
     TunePlan plan;
-    EW_RETURN_IF_ERROR(Plan(*exec, *model, method_options, data, &plan));
+    EW_RETURN_IF_ERROR(Plan(*exec, *model, &method_options, data, asked, &plan));
     if (flags_.dry_run) {
       // The windows of adaptive tuning are prepared on disk, which a dry run must not do.
       if (flags_.method != "edge") {
@@ -123,6 +139,7 @@ class Tune : public Command {
     // After a wrong use nothing has happened that could be reported.
     if (status.ok() || trainer.result().state.step > 0) {
       OrderedJson json = ResultJson(plan, trainer.result(), flags_.out);
+      if (model->stream() != nullptr) AddStreamStats(*model->stream(), &json);
       const std::string text = ResultText(json);
       console.SetResult(std::move(json), text);
     }
@@ -155,8 +172,26 @@ class Tune : public Command {
     return Status::Ok();
   }
 
-  Status Plan(ExecContext& ctx, const model::Model& model, const tune::ModelMethodOptions& method,
-              const TuneData& data, TunePlan* plan) const {
+  // --memory in bytes; 0: not given.
+  Result<int64_t> AskedMemory() const {
+    if (flags_.memory.empty()) return int64_t{0};
+    Result<int64_t> limit = ParseBytes(flags_.memory);
+    if (!limit.ok()) return InvalidArgument("--memory: " + limit.status().message());
+    return limit;
+  }
+
+  // The stream obeys what was planned.
+  static Status Obey(const model::Model& model, const tune::MemoryFit& fit, TunePlan* plan) {
+    plan->memory = fit.estimate;
+    plan->recompute = fit.recompute;
+    plan->weight_budget = fit.weight_budget;
+    plan->offloaded = fit.offloaded;
+    return model.stream()->SetBudget(fit.weight_budget);
+  }
+
+  Status Plan(ExecContext& ctx, const model::Model& model, tune::ModelMethodOptions* options,
+              const TuneData& data, int64_t asked, TunePlan* plan) const {
+    const tune::ModelMethodOptions& method = *options;
     plan->model = flags_.model;
     plan->method = flags_.method;
     plan->base_parameters = model.config().parameter_count();
@@ -176,15 +211,16 @@ class Tune : public Command {
     plan->trainable_parameters = method.kind == tune::MethodKind::kFull
                                      ? plan->base_parameters
                                      : plan->memory.trainable / static_cast<int64_t>(sizeof(float));
-    if (!flags_.memory.empty()) {
-      Result<int64_t> limit = ParseBytes(flags_.memory);
-      if (!limit.ok()) return InvalidArgument("--memory: " + limit.status().message());
-      plan->memory_limit = *limit;
-    } else {
-      plan->memory_limit = DetectMemoryLimit().bytes;
-    }
+    plan->memory_limit = asked > 0 ? asked : DetectMemoryLimit().bytes;
+    plan->recompute = method.recompute;
     // Method edge is checked when its windows are known.
     if (plan->memory_limit <= 0 || flags_.method == "edge") return Status::Ok();
+    if (model.stream() != nullptr) {
+      EW_ASSIGN(const tune::MemoryFit fit,
+                tune::FitStreamed(ctx, model, request, plan->memory_limit));
+      options->recompute = fit.recompute;
+      return Obey(model, fit, plan);
+    }
     return tune::CheckMemory(ctx, model, request, plan->memory_limit);
   }
 
@@ -226,8 +262,19 @@ class Tune : public Command {
                                             p.tokens_done, p.tokens));
                   }));
     const model::PassMemory need = method->MemoryNeeded();
-    plan->memory.activations = need.activations;
-    plan->memory.scratch += need.scratch;
+    tune::MemoryRequest request;
+    EW_ASSIGN(request.method, MethodOptions(flags_));
+    request.max_tokens = data.max_tokens;
+    request.runtime_bytes = plan->memory.runtime;
+    request.pass = &need;
+    plan->recompute = flags_.recompute;
+    if (model.stream() != nullptr) {
+      EW_ASSIGN(const tune::MemoryFit fit,
+                tune::FitStreamed(ctx, model, request, plan->memory_limit));
+      EW_RETURN_IF_ERROR(Obey(model, fit, plan));
+      return std::unique_ptr<tune::Method>(std::move(method));
+    }
+    EW_ASSIGN(plan->memory, tune::EstimateMemory(ctx, model, request));
     if (plan->memory_limit > 0 && plan->memory.total() > plan->memory_limit) {
       return OutOfMemory(
           fmt::format("this run takes {}, the limit is {}: more --exits make smaller "

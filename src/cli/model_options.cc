@@ -1,6 +1,14 @@
 #include "cli/model_options.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "base/units.h"
+#include "exec/memory.h"
+#include "model/training_pass.h"
+#include "model/weight_stream.h"
 
 namespace edgewise::cli {
 
@@ -13,6 +21,12 @@ void DeclareModel(CLI::App& app, ModelOptions& options) {
       ->capture_default_str();
   app.add_flag("--keep-quant", options.keep_quant,
                "GGUF: compute on its quantised blocks as they are, in the file's size");
+  app.add_option("--memory", options.memory, "Most resident memory, for example 2GiB");
+  app.add_option("--weights-io", options.weights_io,
+                 "How weights are read that do not fit --memory: cached, direct (past the page "
+                 "cache)")
+      ->check(CLI::IsMember({"cached", "direct"}))
+      ->capture_default_str();
 }
 
 void DeclareCache(CLI::App& app, ModelOptions& options) {
@@ -20,6 +34,46 @@ void DeclareCache(CLI::App& app, ModelOptions& options) {
                  "How keys and values are kept: f32, f16, int8 or int4")
       ->capture_default_str();
 }
+
+namespace {
+
+constexpr int64_t kEverything = int64_t{1} << 60;
+// What kernels pack at once, and each thread for itself.
+constexpr int64_t kSharedScratch = int64_t{12} << 20;
+constexpr int64_t kScratchPerThread = int64_t{2} << 20;
+
+// Leaves the weights what the session does not take: decoder or scoring pass, whichever is larger.
+Status FitSession(Invocation& inv, infer::Session& session, int64_t limit, int64_t max_context) {
+  EW_ASSIGN(ExecContext * exec, inv.Exec());
+  model::WeightStream* stream = session.model().stream();
+  const model::ModelConfig& c = session.model().config();
+  EW_ASSIGN(model::Decoder * decoder, session.decoder());
+  const int64_t decoding = decoder->kv_bytes() + decoder->scratch_bytes();
+  const int64_t rows = max_context > 0 ? max_context : std::min<int64_t>(c.max_positions, 2048);
+  const model::TrainingPass pass(*exec, session.model(), rows);
+  model::PassOptions forward;
+  forward.lora = session.adapter();
+  // Hidden states of the rows beside the pass itself.
+  const int64_t scoring = pass.MemoryNeeded(forward).total() + rows * c.hidden * 4;
+  const int64_t rest = ReadProcessMemory().rss_bytes + std::max(decoding, scoring) +
+                       kSharedScratch + exec->threads() * kScratchPerThread;
+  const int64_t least = stream->largest_unit_bytes();
+  const int64_t budget = std::min(limit - rest, stream->total_bytes());
+  if (budget < least) {
+    return OutOfMemory(fmt::format(
+        "this does not fit {}: {} beside {} for the largest piece of the weights. The smallest "
+        "limit that works is --memory {}MiB; a shorter context (--ctx) makes it smaller",
+        FormatBytes(limit), FormatBytes(rest), FormatBytes(least), ((rest + least) >> 20) + 1));
+  }
+  if (budget < stream->total_bytes()) {
+    inv.console().Log(fmt::format(
+        "predicted peak {}: weights are read from disk as they are needed, {} of {} in memory",
+        FormatBytes(rest + budget), FormatBytes(budget), FormatBytes(stream->total_bytes())));
+  }
+  return stream->SetBudget(budget);
+}
+
+}  // namespace
 
 Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const ModelOptions& options) {
   if (options.model.empty()) return InvalidArgument("no MODEL is named");
@@ -33,9 +87,18 @@ Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const Model
   Result<model::KvForm> form = model::ParseKvForm(options.cache_type);
   if (!form.ok()) return InvalidArgument("--cache-type: " + form.status().message());
   session.kv_form = *form;
+  int64_t limit = 0;
+  if (!options.memory.empty()) {
+    Result<int64_t> asked = ParseBytes(options.memory);
+    if (!asked.ok()) return InvalidArgument("--memory: " + asked.status().message());
+    limit = *asked;
+    session.load.stream.budget_bytes = kEverything;
+    session.load.stream.direct_io = options.weights_io == "direct";
+  }
   EW_ASSIGN(ExecContext * exec, inv.Exec());
   EW_ASSIGN(auto opened, infer::Session::Open(*exec, options.model, session));
   for (const std::string& note : opened->model().notes()) inv.console().Log("note: " + note);
+  if (limit > 0) EW_RETURN_IF_ERROR(FitSession(inv, *opened, limit, options.max_context));
   return opened;
 }
 

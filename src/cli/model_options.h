@@ -17,6 +17,8 @@ struct ModelOptions {
   bool keep_quant = false;
   int64_t max_context = 0;
   std::string cache_type = "f32";
+  std::string memory;
+  std::string weights_io = "cached";
 };
 
 // The positional MODEL, --adapter, --dtype, --keep-quant.
@@ -25,6 +27,8 @@ void DeclareModel(CLI::App& app, ModelOptions& options);
 // --cache-type.
 void DeclareCache(CLI::App& app, ModelOptions& options);
 
+// With --memory the weights are streamed where they do not fit beside everything else; what is left
+// for them is decided by the KV cache for max_context (generation) or by `rows` rows of a pass.
 // Error: no model named, everything that Session::Open finds.
 Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const ModelOptions& options);
 

@@ -99,6 +99,11 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
   app.add_flag("--recompute,--gradient-checkpointing,--grad-checkpoint", f.recompute,
                "Keep layer inputs only: less memory, about a third slower");
   app.add_option("--memory", f.memory, "Most resident memory, for example 2GiB");
+  app.add_option("--weights-io", f.weights_io,
+                 "How weights are read that do not fit --memory: cached, direct (past the page "
+                 "cache)")
+      ->check(CLI::IsMember({"cached", "direct"}))
+      ->capture_default_str();
 
   app.add_option("--learning-rate,--lr", f.lr, "Peak learning rate")->capture_default_str();
   app.add_option("--min-lr", f.min_lr, "Where the schedule ends")->capture_default_str();

@@ -38,6 +38,9 @@ OrderedJson PlanJson(const TunePlan& plan) {
                     {"activations", plan.memory.activations}, {"scratch", plan.memory.scratch},
                     {"runtime", plan.memory.runtime}};
   if (plan.memory_limit > 0) json["memory_limit_bytes"] = plan.memory_limit;
+  json["recompute"] = plan.recompute;
+  json["offloaded"] = plan.offloaded;
+  if (plan.offloaded) json["weight_budget_bytes"] = plan.weight_budget;
   return json;
 }
 
@@ -51,6 +54,11 @@ std::string PlanText(const TunePlan& plan, const std::string& data_report) {
       plan.predicted_seconds > 0 ? FormatSeconds(plan.predicted_seconds) : "no time",
       plan.memory.ToString());
   if (plan.memory_limit > 0) text += fmt::format(" (limit {})", FormatBytes(plan.memory_limit));
+  if (plan.offloaded) {
+    text += fmt::format("\nweights are read from disk as they are needed, {} of them in memory{}",
+                        FormatBytes(plan.weight_budget),
+                        plan.recompute ? "; activations are recomputed" : "");
+  }
   return text;
 }
 

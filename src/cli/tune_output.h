@@ -20,6 +20,9 @@ struct TunePlan {
   double predicted_seconds = 0;
   tune::MemoryEstimate memory;
   int64_t memory_limit = 0;  // 0: none known
+  bool recompute = false;
+  int64_t weight_budget = 0;  // of weights in memory at a time; 0: all of them, mapped
+  bool offloaded = false;     // read from disk as they are needed
 };
 
 OrderedJson PlanJson(const TunePlan& plan);

@@ -253,6 +253,12 @@ Result<HostTensor> ShardedTensors::Get(std::string_view name) const {
   return files_[it->second]->Get(name);
 }
 
+Result<FileRange> ShardedTensors::Locate(std::string_view name) const {
+  const auto it = file_of_.find(name);
+  if (it == file_of_.end()) return NotFound(fmt::format("there is no tensor {}", name));
+  return files_[it->second]->Locate(name);
+}
+
 void ShardedTensors::Drop(std::string_view name) const {
   const auto it = file_of_.find(name);
   if (it != file_of_.end()) files_[it->second]->Drop(name);

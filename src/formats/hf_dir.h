@@ -42,6 +42,7 @@ class ShardedTensors : public TensorSource {
   std::vector<std::string> Names() const override;
   bool Has(std::string_view name) const override;
   Result<HostTensor> Get(std::string_view name) const override;
+  Result<FileRange> Locate(std::string_view name) const override;
   void Drop(std::string_view name) const override;
 
   const std::vector<std::shared_ptr<const SafetensorsFile>>& files() const { return files_; }

@@ -67,6 +67,16 @@ Result<HostTensor> SafetensorsFile::Get(std::string_view name) const {
   return tensor;
 }
 
+Result<FileRange> SafetensorsFile::Locate(std::string_view name) const {
+  const SafetensorsEntry* entry = Find(name);
+  if (entry == nullptr) {
+    return NotFound(fmt::format("{}: there is no tensor {}", path_, Printable(name)));
+  }
+  if (mapped_ == nullptr) return TensorSource::Locate(name);
+  return FileRange{path_, static_cast<int64_t>(header_.buffer_offset + entry->begin),
+                   static_cast<int64_t>(entry->end - entry->begin)};
+}
+
 void SafetensorsFile::Drop(std::string_view name) const {
   const SafetensorsEntry* entry = Find(name);
   if (entry == nullptr || mapped_ == nullptr) return;

@@ -67,6 +67,7 @@ class SafetensorsFile : public TensorSource {
   std::vector<std::string> Names() const override;
   bool Has(std::string_view name) const override { return Find(name) != nullptr; }
   Result<HostTensor> Get(std::string_view name) const override;
+  Result<FileRange> Locate(std::string_view name) const override;
   void Drop(std::string_view name) const override;
 
   // Every tensor by name; an error if one has a type that this program does not compute with.

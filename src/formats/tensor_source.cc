@@ -7,6 +7,11 @@
 
 namespace edgewise::formats {
 
+Result<FileRange> TensorSource::Locate(std::string_view name) const {
+  return Unsupported("tensor " + std::string(name) +
+                     " cannot be read piece by piece: only safetensors files can");
+}
+
 std::vector<std::string> MemoryTensorSource::Names() const {
   std::vector<std::string> names;
   names.reserve(tensors_.size());

@@ -12,6 +12,12 @@
 
 namespace edgewise::formats {
 
+// Where a tensor's bytes lie.
+struct FileRange {
+  std::string path;
+  int64_t offset = 0, bytes = 0;
+};
+
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
@@ -22,6 +28,9 @@ class TensorSource {
   // `view.data` may be misaligned for its type. Errors: kNotFound, or kUnsupported for a type that
   // the format knows and this program does not compute with; both name the file and the tensor.
   virtual Result<HostTensor> Get(std::string_view name) const = 0;
+  // The file that holds the tensor as stored, for reading it without mapping. Error: kUnsupported
+  // for sources without files, kNotFound.
+  virtual Result<FileRange> Locate(std::string_view name) const;
   // Tells the system that the tensor's pages are not needed in memory for now.
   virtual void Drop(std::string_view name) const { (void)name; }
 };

@@ -8,6 +8,7 @@
 
 #include "kernels/elementwise.h"
 #include "model/block.h"
+#include "model/held_weights.h"
 #include "model/pass_layout.h"
 #include "model/training_pass.h"
 
@@ -130,6 +131,7 @@ Status LayerStack::Forward(KvCache& cache, int64_t rows, float* hidden) {
     }
     const Block block{c, layer, s.model.weights().layers[static_cast<size_t>(layer)],
                       s.rope[description.rope], layer >= s.lora_begin ? s.lora : nullptr};
+    EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(s.model, layer));
     const BlockCache block_cache{&cache, from, s.cache_scratch};
     BlockForward(s.ctx, block, {rows, s.positions.data(), s.first_key.data()}, hidden, hidden, acts,
                  s.scratch, &block_cache);
@@ -172,10 +174,9 @@ int64_t Decoder::scratch_bytes() const {
 }
 
 Status Decoder::Append(std::span<const int32_t> tokens) {
-  const ModelConfig& c = model_.config();
   const auto rows = static_cast<int64_t>(tokens.size());
-  kernels::EmbeddingForward(ctx_, rows, tokens.data(), model_.weights().embedding, c.embed_scale,
-                            hidden_.data());
+  ExpectPass(model_, {.embedding = true, .end = model_.config().num_layers(), .head = true});
+  EW_RETURN_IF_ERROR(EmbedTokens(ctx_, model_, tokens, hidden_.data()));
   EW_RETURN_IF_ERROR(stack_.Forward(cache_, rows, hidden_.data()));
   cache_.Advance(rows);
   return Status::Ok();
@@ -205,11 +206,12 @@ Result<std::span<const float>> Decoder::Prefill(std::span<const int32_t> tokens)
 
 Result<std::span<const float>> Decoder::Step(int32_t token) { return Prefill({&token, 1}); }
 
-std::span<const float> Decoder::LastLogits(int64_t rows) {
+Result<std::span<const float>> Decoder::LastLogits(int64_t rows) {
   const int64_t width = model_.config().hidden;
+  EW_ASSIGN(const HeldWeights held, HeldWeights::Head(model_));
   ComputeLogits(ctx_, model_, 1, hidden_.data() + (rows - 1) * width, normed_.data(), nullptr,
                 logits_.data());
-  return logits_.span();
+  return std::span<const float>(logits_.span());
 }
 
 }  // namespace edgewise::model

@@ -74,7 +74,7 @@ class Decoder {
  private:
   Decoder(ExecContext& ctx, const Model& model, KvCache cache, LayerStack stack, int64_t chunk);
   Status Append(std::span<const int32_t> tokens);
-  std::span<const float> LastLogits(int64_t rows);
+  Result<std::span<const float>> LastLogits(int64_t rows);
 
   ExecContext& ctx_;
   const Model& model_;

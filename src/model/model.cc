@@ -68,6 +68,15 @@ int64_t WeightBytes(const ModelConfig& config, const ModelWeights& weights) {
   return bytes;
 }
 
+int64_t Model::weight_bytes() const {
+  if (stream_ == nullptr) return WeightBytes(config_, weights_);
+  int64_t bytes = stream_->total_bytes();
+  for (const WeightId& id : ListWeights(config_)) {
+    if (!id.is_matrix()) bytes += Elements(ShapeOf(config_, id)) * int64_t{sizeof(float)};
+  }
+  return bytes;
+}
+
 ModelBuilder::ModelBuilder(ModelConfig config) : model_(new Model()) {
   model_->config_ = std::move(config);
   model_->weights_.layers.resize(model_->config_.layers.size());
@@ -99,6 +108,12 @@ void* ModelBuilder::Allocate(const WeightId& id, DType dtype) {
   model_->allocated_.insert(data);
   Set(id, dtype, data, std::move(buffer));
   return data;
+}
+
+Status ModelBuilder::Stream(std::vector<StreamedMatrix> matrices, const StreamOptions& options) {
+  EW_ASSIGN(model_->stream_,
+            WeightStream::Create(std::move(matrices), model_->config_, &model_->weights_, options));
+  return Status::Ok();
 }
 
 std::unique_ptr<Model> ModelBuilder::Finish() {
@@ -183,6 +198,9 @@ void Model::DropCached(const WeightId& id) const {
 
 Status Model::MakeTrainable() {
   if (trainable_) return Status::Ok();
+  if (stream_ != nullptr) {
+    return Unsupported("weights that are read from disk as they are needed cannot be trained");
+  }
   for (const WeightId& id : ListWeights(config_)) {
     if (id.is_matrix() && MatrixOf(weights_, id).packed != nullptr) {
       return Unsupported(fmt::format(

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "exec/context.h"
 #include "model/config.h"
+#include "model/weight_stream.h"
 #include "model/weight_table.h"
 #include "model/weights.h"
 
@@ -33,6 +34,9 @@ struct LoadOptions {
   // GGUF: blocks of the types that have a packed form (Q4_0 .. Q6_K) are held and computed on as
   // they are, value for value, in about the bytes that the file has for them.
   bool keep_quant = false;
+  // With a budget, matrices stay in their files and are read as they are needed. Safetensors only,
+  // and in the type in which they are stored.
+  StreamOptions stream = {};
 };
 
 class Model {
@@ -70,7 +74,10 @@ class Model {
   // Tells the system that the pages of a mapped weight need not stay in memory for now.
   void DropCached(const WeightId& id) const;
 
-  int64_t weight_bytes() const { return WeightBytes(config_, weights_); }
+  int64_t weight_bytes() const;
+  // Null unless the matrices are streamed: then a matrix is only there while it is held
+  // (held_weights.h).
+  WeightStream* stream() const { return stream_.get(); }
   // What loading found worth saying: tensors that no part of the model uses, and the like.
   const std::vector<std::string>& notes() const { return notes_; }
 
@@ -85,6 +92,7 @@ class Model {
   std::shared_ptr<const formats::TensorSource> source_;  // that mapped weights come from, or null
   std::set<const void*> allocated_;                      // weights that are not mapped
   bool trainable_ = false;
+  std::unique_ptr<WeightStream> stream_;  // points into weights_
 };
 
 }  // namespace edgewise::model

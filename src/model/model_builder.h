@@ -30,6 +30,9 @@ class ModelBuilder {
   }
   void AddNote(std::string note) { model_->notes_.push_back(std::move(note)); }
 
+  // Matrices that stay in their files; none of them may have been set.
+  Status Stream(std::vector<StreamedMatrix> matrices, const StreamOptions& options);
+
   // Ties the head where the config says so.
   std::unique_ptr<Model> Finish();
 

@@ -132,6 +132,54 @@ Result<bool> KeepQuantized(const GgufTensors& source, const WeightId& id, const 
   return true;
 }
 
+// Where a matrix lies that is to be streamed. Only its header is looked at.
+Result<StreamedMatrix> LocateMatrix(const formats::TensorSource& source, const WeightId& id,
+                                    const LoadOptions& options, const ModelConfig& config,
+                                    const std::string& stored) {
+  StreamedMatrix m;
+  m.id = id;
+  m.packed = source.Has(PackedName(stored));
+  const std::string name = m.packed ? PackedName(stored) : stored;
+  if (!source.Has(name)) return BadInput(fmt::format("weight {} is missing from the model", name));
+  EW_ASSIGN(const formats::FileRange range, source.Locate(name));
+  EW_ASSIGN(const HostTensor tensor, source.Get(name));
+  const std::vector<int64_t> shape = ShapeOf(config, id);
+  m.path = range.path;
+  m.offset = range.offset;
+  m.bytes = range.bytes;
+  if (m.packed) {
+    if (tensor.view.dtype != DType::kU8 || tensor.view.shape.size() != 1) {
+      return BadInput(fmt::format("{} is not a packed matrix (bytes)", name));
+    }
+    const std::span<const std::byte> bytes(static_cast<const std::byte*>(tensor.view.data),
+                                           static_cast<size_t>(tensor.view.elements()));
+    EW_ASSIGN(const kernels::PackedMatrix matrix,
+              kernels::PackedMatrix::FromBytes(bytes, tensor.owner, kernels::Verify::kHeader)
+                  .WithContext(name));
+    if (matrix.rows() != shape[0] || matrix.cols() != shape[1]) {
+      return BadInput(fmt::format("{} has shape [{}, {}], but the config says {}", name,
+                                  matrix.rows(), matrix.cols(), ShapeText(shape)));
+    }
+    source.Drop(name);
+    return m;
+  }
+  if (tensor.view.shape != shape) {
+    return BadInput(fmt::format("{} has shape {}, but the config says {}", name,
+                                ShapeText(tensor.view.shape), ShapeText(shape)));
+  }
+  m.dtype = tensor.view.dtype;
+  if (HeldType(id, m.dtype, options.storage) != m.dtype || !IsFloatDType(m.dtype)) {
+    return Unsupported(fmt::format(
+        "{} is stored as {}: weights that are read from disk as they are needed are used as they "
+        "are stored; leave out --dtype, or convert or compress the model first",
+        name, DTypeName(m.dtype)));
+  }
+  if (m.offset % static_cast<int64_t>(DTypeBytes(m.dtype)) != 0) {
+    return Unsupported(fmt::format("{} is not aligned in its file: save the model again", name));
+  }
+  return m;
+}
+
 // A tied matrix is stored once, nearly always as the embedding; some exporters keep the head.
 std::string StoredName(const formats::TensorSource& source, const ModelConfig& config,
                        const WeightId& id) {
@@ -166,7 +214,9 @@ Status LoadWeight(const formats::TensorSource& source, const WeightId& id,
     return BadInput(fmt::format("{} holds NaN or infinite values", name));
   }
   const DType held = HeldType(id, tensor.view.dtype, options.storage);
-  if (held == tensor.view.dtype && Aligned(tensor.view.data, held)) {
+  // Of a streamed model nothing stays mapped.
+  const bool in_place = options.stream.budget_bytes == 0 && held == tensor.view.dtype;
+  if (in_place && Aligned(tensor.view.data, held)) {
     builder.Set(id, held, tensor.view.data, tensor.owner);
     return Status::Ok();
   }
@@ -189,15 +239,26 @@ Result<std::unique_ptr<Model>> Build(const std::shared_ptr<const formats::Tensor
   builder.SetSource(from);
   std::set<std::string> used;
   try {
+    std::vector<StreamedMatrix> streamed;
     for (const WeightId& id : ListWeights(builder.config())) {
+      used.insert(HfName(builder.config(), id));
+      used.insert(PackedName(HfName(builder.config(), id)));
       bool kept = false;
       if (gguf != nullptr) {
         EW_ASSIGN(kept,
                   KeepQuantized(*gguf, id, StoredName(source, builder.config(), id), builder));
       }
-      if (!kept) EW_RETURN_IF_ERROR(LoadWeight(source, id, options, builder));
-      used.insert(HfName(builder.config(), id));
-      used.insert(PackedName(HfName(builder.config(), id)));
+      if (kept) continue;
+      if (id.is_matrix() && options.stream.budget_bytes > 0) {
+        EW_ASSIGN(StreamedMatrix matrix, LocateMatrix(source, id, options, builder.config(),
+                                                      StoredName(source, builder.config(), id)));
+        streamed.push_back(std::move(matrix));
+      } else {
+        EW_RETURN_IF_ERROR(LoadWeight(source, id, options, builder));
+      }
+    }
+    if (!streamed.empty()) {
+      EW_RETURN_IF_ERROR(builder.Stream(std::move(streamed), options.stream));
     }
   } catch (const std::bad_alloc&) {
     return OutOfMemory(fmt::format("there is no memory for the {} weights of this model",

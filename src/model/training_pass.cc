@@ -6,10 +6,12 @@
 #include <cmath>
 #include <map>
 #include <new>
+#include <optional>
 
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 #include "model/block.h"
+#include "model/held_weights.h"
 #include "model/pass_layout.h"
 #include "tensor/token_batch.h"
 
@@ -52,7 +54,6 @@ struct TrainingPass::Impl {
   Block BlockAt(int64_t layer, const PassOptions& options) const;
   Status RunInPlace(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
                     const LayerWeights* weights, LinearObserver* observer, float* hidden);
-  void Embed(const TokenBatch& batch, float* hidden);
   kernels::HeadLossResult Head(const TokenBatch& batch, const PassOptions& options,
                                const PassLayout& layout);
 };
@@ -144,11 +145,6 @@ Block TrainingPass::Impl::BlockAt(int64_t layer, const PassOptions& o) const {
   return block;
 }
 
-void TrainingPass::Impl::Embed(const TokenBatch& batch, float* hidden) {
-  kernels::EmbeddingForward(ctx, batch.size(), batch.ids.data(), model.weights().embedding,
-                            config().embed_scale, hidden);
-}
-
 // Final norm, LM head, loss; the gradient at the last layer's output goes to layout.dhidden.
 kernels::HeadLossResult TrainingPass::Impl::Head(const TokenBatch& batch, const PassOptions& o,
                                                  const PassLayout& layout) {
@@ -225,12 +221,19 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
                               : layout.hidden;
   };
 
+  // A head of the exit's own is always in memory.
+  ExpectPass(p.model, {.embedding = o.start_hidden == nullptr,
+                       .begin = layout.begin,
+                       .end = layout.end,
+                       .head = o.head.head == nullptr,
+                       .lowest = layout.backward ? layout.lowest : -1,
+                       .again = true});
   // Forward: in place below the lowest trained layer, from kept input to kept input above it.
   float* x = input_of(layout.lowest);
   if (o.start_hidden != nullptr) {
     std::copy_n(o.start_hidden, n * width, x);
   } else {
-    p.Embed(batch, x);
+    EW_RETURN_IF_ERROR(EmbedTokens(p.ctx, p.model, batch.ids, x));
   }
   if (o.observe) o.observe(layout.begin, x);
   for (int64_t layer = layout.begin; layer < layout.end; ++layer) {
@@ -242,12 +245,19 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
       y = input_of(layer + 1);
     }
     if (acts.x_mid == nullptr) acts.x_mid = x;
+    EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(p.model, layer));
     BlockForward(p.ctx, p.BlockAt(layer, o), p.Rows(batch, layer), x, y, acts, layout.scratch);
     x = y;
     if (o.observe) o.observe(layer + 1, x);
   }
 
-  const kernels::HeadLossResult result = p.Head(batch, o, layout);
+  kernels::HeadLossResult result;
+  if (o.head.head != nullptr) {
+    result = p.Head(batch, o, layout);
+  } else {
+    EW_ASSIGN(const HeldWeights held, HeldWeights::Head(p.model));
+    result = p.Head(batch, o, layout);
+  }
   if (!layout.backward) return result;
 
   // Backward, down to the lowest layer with anything to train.
@@ -258,6 +268,7 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
     const Block block = p.BlockAt(layer, o);
     const BlockRows rows = p.Rows(batch, layer);
     const BlockActivations& acts = kept.kept ? kept.acts : layout.shared;
+    EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(p.model, layer));
     if (!kept.kept) {
       BlockForward(p.ctx, block, rows, kept.x, /*y=*/nullptr, acts, layout.scratch);
     }
@@ -303,7 +314,13 @@ Status TrainingPass::Impl::RunInPlace(const TokenBatch& batch, LayerRange range,
   const PassLayout layout = LayOut(config(), max_tokens, options, carve_activations, carve_scratch);
   BlockActivations acts = layout.shared;
   acts.x_mid = hidden;
+  if (weights == nullptr) ExpectPass(model, {.begin = range.begin, .end = range.end});
   for (int64_t layer = range.begin; layer < range.end; ++layer) {
+    std::optional<HeldWeights> held;
+    if (weights == nullptr) {
+      EW_ASSIGN(HeldWeights taken, HeldWeights::Layer(model, layer));
+      held.emplace(std::move(taken));
+    }
     const Block own = BlockAt(layer, options);
     const Block block{own.config, own.layer, weights != nullptr ? *weights : own.weights,
                       own.rope,   own.lora,  own.dropout,
@@ -315,8 +332,7 @@ Status TrainingPass::Impl::RunInPlace(const TokenBatch& batch, LayerRange range,
 
 Status TrainingPass::Embed(const TokenBatch& batch, float* hidden) {
   EW_RETURN_IF_ERROR(impl_->Check(batch));
-  impl_->Embed(batch, hidden);
-  return Status::Ok();
+  return EmbedTokens(impl_->ctx, impl_->model, batch.ids, hidden);
 }
 
 Status TrainingPass::Logits(int64_t rows, const float* hidden, float* logits,
@@ -334,6 +350,7 @@ Status TrainingPass::Logits(int64_t rows, const float* hidden, float* logits,
   Carver carver(p.scratch.data());
   float* normed = carver.Floats(rows * c.hidden);
   float* xa = carver.Floats(rows * head.lora_r);
+  EW_ASSIGN(const HeldWeights held, HeldWeights::Head(p.model));
   ComputeLogits(p.ctx, p.model, rows, hidden, normed, xa, logits, head);
   return Status::Ok();
 }

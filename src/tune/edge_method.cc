@@ -11,6 +11,7 @@
 #include "formats/safetensors.h"
 #include "io/json.h"
 #include "kernels/weight_rows.h"
+#include "model/held_weights.h"
 #include "tune/optimizer.h"
 #include "tune/peft_files.h"
 
@@ -140,6 +141,7 @@ Status EdgeMethod::MakeHeads() {
     }
     if (copy) {
       s.head = add("lm_head.weight", {vocab, hidden});
+      EW_ASSIGN(const model::HeldWeights held, model::HeldWeights::Head(model_));
       kernels::WeightRowsToF32(model_.weights().head, 0, vocab, s.head);
       s.head_ref = kernels::WeightRef::Dense(s.head, vocab, hidden);
     }

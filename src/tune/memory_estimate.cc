@@ -9,6 +9,7 @@
 #include "model/lora.h"
 #include "model/parameters.h"
 #include "model/training_pass.h"
+#include "model/weight_stream.h"
 
 namespace edgewise::tune {
 namespace {
@@ -122,10 +123,48 @@ Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& mode
   const std::vector<uint8_t> recompute = RecomputedLayers(config, *o.gradients, r.method.recompute);
   o.recompute = recompute;
   const model::TrainingPass pass(ctx, model, r.max_tokens);
-  const model::PassMemory memory = pass.MemoryNeeded(o);
+  const model::PassMemory memory = r.pass != nullptr ? *r.pass : pass.MemoryNeeded(o);
   e.activations = memory.activations;
   e.scratch = memory.scratch + kSharedScratch + ctx.threads() * kScratchPerThread;
   return e;
+}
+
+Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
+                              const MemoryRequest& request, int64_t limit_bytes) {
+  MemoryFit fit;
+  MemoryRequest r = request;
+  const int64_t all = model.weight_bytes();
+  const model::WeightStream& stream = *model.stream();
+  // Norms and biases, and room to read one unit while another computes.
+  const int64_t vectors = all - stream.total_bytes();
+  const int64_t least = stream.largest_unit_bytes();
+  std::string sizes;
+  for (const bool recompute : {request.method.recompute, true}) {
+    // A pass that was laid out by the caller does not change.
+    if (recompute != request.method.recompute && request.pass != nullptr) break;
+    r.method.recompute = recompute;
+    EW_ASSIGN(fit.estimate, EstimateMemory(ctx, model, r));
+    fit.recompute = recompute;
+    const int64_t rest = fit.estimate.total() - fit.estimate.weights + vectors;
+    const int64_t budget = std::min(limit_bytes - rest, stream.total_bytes());
+    if (budget >= least) {
+      fit.weight_budget = budget;
+      fit.offloaded = budget < stream.total_bytes();
+      fit.estimate.weights = budget + vectors;
+      return fit;
+    }
+    sizes = fmt::format("{} beside {} for the largest piece of the weights", FormatBytes(rest),
+                        FormatBytes(least));
+    fit.estimate.weights = least + vectors;
+    if (recompute) break;
+  }
+  return OutOfMemory(fmt::format(
+      "this run does not fit {}: it takes {}. The smallest limit that works is --memory {}MiB; {}",
+      FormatBytes(limit_bytes), sizes, ((fit.estimate.total() >> 20) + 1),
+      request.pass != nullptr
+          ? "more --exits, --recompute, shorter rows or a lower --rank make it smaller"
+          : "shorter rows (--max-seq-len), --batch-size 1 with more --grad-accum, a lower --rank "
+            "or --method edge make it smaller"));
 }
 
 Status CheckMemory(ExecContext& ctx, const model::Model& model, const MemoryRequest& request,

@@ -32,7 +32,24 @@ struct MemoryRequest {
   int64_t max_tokens = 0;       // of one micro-batch
   double bytes_per_weight = 0;  // of the base's matrices; 0: as the model holds them
   int64_t runtime_bytes = 0;    // resident without the model: measure it before loading
+  // Method edge: what its largest window takes (EdgeMethod::MemoryNeeded), in place of what the
+  // method would take over the whole depth.
+  const model::PassMemory* pass = nullptr;
 };
+
+// How a run fits its limit: what the executor obeys.
+struct MemoryFit {
+  MemoryEstimate estimate;    // with the weights that are in memory at a time
+  bool recompute = false;     // of the request, or needed
+  int64_t weight_budget = 0;  // of a streamed model: bytes of weights in memory at a time
+  bool offloaded = false;     // less than all of them
+};
+
+// Fits a streamed model (Model::stream) into `limit_bytes`: all weights in memory where they fit,
+// else as many as the rest leaves, else activations recomputed as well. Error: kOutOfMemory, with
+// the smallest limit that works and what else would make the run smaller.
+Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
+                              const MemoryRequest& request, int64_t limit_bytes);
 
 // Allocates nothing of what it counts (but the LoRA factors, for a moment). Error: options that do
 // not fit the model.

@@ -1,0 +1,142 @@
+// Weights that do not fit into memory: units (a layer, the embedding, the head) are read from disk
+// into memory by a thread of their own while other units compute, and dropped again. What is kept
+// is decided by the order of use, which is known: the unit whose next use lies farthest ahead goes
+// first (Belady, IBM Systems Journal 1966), so with room for more than two units a backward pass
+// finds the upper layers still there.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/status.h"
+#include "io/streamed_file.h"
+#include "kernels/packed/packed_matrix.h"
+#include "model/weight_table.h"
+
+namespace edgewise::model {
+
+struct StreamOptions {
+  int64_t budget_bytes = 0;  // of weights in memory at a time; 0: weights are not streamed
+  bool direct_io = false;    // leave the page cache out
+};
+
+// A matrix as it lies in a file.
+struct StreamedMatrix {
+  WeightId id;
+  std::string path;
+  int64_t offset = 0, bytes = 0;
+  DType dtype = DType::kF32;  // dense only
+  bool packed = false;
+};
+
+struct StreamStats {
+  int64_t loads = 0, bytes = 0;  // units read, bytes of them
+  double read_seconds = 0;       // of the reading thread
+  double wait_seconds = 0;       // of the computation, for weights
+};
+
+class WeightStream {
+ public:
+  // `weights` receives the addresses of what is in memory and has to outlive the stream, as the
+  // matrices' norms and biases do. Matrices of one layer are one unit. Error: files that cannot be
+  // opened; kOutOfMemory: a budget that does not hold the largest unit (says what does).
+  static Result<std::unique_ptr<WeightStream>> Create(std::vector<StreamedMatrix> matrices,
+                                                      const ModelConfig& config,
+                                                      ModelWeights* weights, StreamOptions options);
+  ~WeightStream();
+  WeightStream(const WeightStream&) = delete;
+  WeightStream& operator=(const WeightStream&) = delete;
+
+  // Units: layers by their numbers, then the embedding, then the head (the same unit when tied).
+  int64_t layer_unit(int64_t layer) const { return layer; }
+  int64_t embedding_unit() const { return layers_; }
+  int64_t head_unit() const { return tied_ ? layers_ : layers_ + 1; }
+  int64_t unit_bytes(int64_t unit) const { return units_[static_cast<size_t>(unit)].bytes; }
+  int64_t units() const { return static_cast<int64_t>(units_.size()); }
+  int64_t total_bytes() const;
+  int64_t largest_unit_bytes() const;
+  int64_t budget_bytes() const { return options_.budget_bytes; }
+
+  // The units that will be acquired from now on, in this order; then, it is taken, `after` and the
+  // units that follow it in the model (-1: the same again). What is expected is read ahead.
+  void Expect(std::vector<int32_t> units, int64_t after = -1);
+  // Waits until the unit is in memory and keeps it there until Release. Units that are held
+  // together have to fit the budget. Error: reading failed, the file is damaged.
+  Status Acquire(int64_t unit);
+  void Release(int64_t unit);
+
+  // Changes the budget from now on (kOutOfMemory as for Create).
+  Status SetBudget(int64_t bytes);
+  // Dense embeddings only: the rows `ids` -> out [ids.size(), row bytes], read one by one. False:
+  // the embedding is packed, or in memory anyway: acquire it.
+  bool CanGather() const;
+  Status Gather(std::span<const int32_t> ids, std::byte* out);
+  DType embedding_dtype() const;
+
+  StreamStats stats() const;
+
+ private:
+  struct Piece {  // of a file, aligned, read in one go
+    size_t file;
+    int64_t offset, length, needed;  // of the file
+    int64_t at;                      // in the unit's buffer
+  };
+  struct Matrix {
+    StreamedMatrix from;
+    int64_t at = 0;  // in the unit's buffer
+    kernels::PackedMatrix packed;
+  };
+  enum class State : uint8_t { kAbsent, kLoading, kPresent };
+  struct Unit {
+    std::vector<Matrix> matrices;
+    std::vector<Piece> pieces;
+    int64_t bytes = 0;
+    bool verified = false;
+    State state = State::kAbsent;
+    int held = 0;
+    AlignedBuffer buffer;
+  };
+
+  WeightStream() = default;
+  Status AddMatrix(StreamedMatrix matrix, Unit* unit, bool direct);
+  void LayOut(Unit* unit);
+  void Loop();
+  // The next unit to read and, when there is room, what has to go for it; -1: nothing to do.
+  int64_t Choose(std::vector<int64_t>* evict) const;
+  // Position in the order of use of the first use at or after `from`; of units beyond the order
+  // that is known: past its end.
+  int64_t NextUse(int64_t unit, int64_t from) const;
+  int64_t UnitAt(int64_t position) const;
+  Status Load(Unit* unit);
+  Status Bind(Unit* unit);
+
+  StreamOptions options_;
+  ModelWeights* weights_ = nullptr;
+  int64_t layers_ = 0;
+  bool tied_ = false;
+  std::vector<std::unique_ptr<StreamedFile>> files_;
+  std::vector<Unit> units_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable work_, ready_;
+  std::vector<int32_t> order_;
+  int64_t after_ = -1;
+  int64_t cursor_ = 0;    // next position of the order to be acquired
+  int64_t wanted_ = -1;   // unit that a caller waits for
+  int64_t resident_ = 0;  // bytes, those being read included
+  AlignedBuffer spare_;   // of a unit that went, for the next one
+  Status failure_;
+  bool stop_ = false;
+  StreamStats stats_;
+  std::thread thread_;
+};
+
+}  // namespace edgewise::model
