@@ -17,6 +17,9 @@ std::vector<std::unique_ptr<Command>> MakeCommands() {
   commands.push_back(MakeReport());
   commands.push_back(MakeBench());
   commands.push_back(MakeDevice());
+  commands.push_back(MakePlan());
+  commands.push_back(MakeRandomBase());
+  commands.push_back(MakeSearchKernels());
   return commands;
 }
 

@@ -21,6 +21,9 @@ std::unique_ptr<Command> MakeExport();
 std::unique_ptr<Command> MakeReport();
 std::unique_ptr<Command> MakeBench();
 std::unique_ptr<Command> MakeDevice();
+std::unique_ptr<Command> MakePlan();
+std::unique_ptr<Command> MakeRandomBase();
+std::unique_ptr<Command> MakeSearchKernels();
 
 // The kept profile of this machine, measured first when there is none (or `refresh`). `disk`: a
 // directory on the disk to measure; "": that of the profile.

@@ -1,0 +1,176 @@
+// edgewise plan MODEL | --shape NAME --memory M: how a tuning step would run on a device.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+#include "base/units.h"
+#include "cli/commands.h"
+#include "formats/hf_dir.h"
+#include "io/env.h"
+#include "model/model.h"
+#include "model/workload.h"
+#include "report/table.h"
+#include "schedule/check.h"
+#include "schedule/measure.h"
+#include "schedule/search.h"
+#include "schedule/timeline_svg.h"
+
+namespace edgewise::cli {
+namespace {
+
+const char* Traversal(const plan::Choice& c) {
+  if (c.micro_batches == 1) return "one micro-batch";
+  if (c.group == 1) return "row by row";
+  return c.group == c.micro_batches ? "column by column" : "mixed";
+}
+
+std::string PlanText(const plan::Plan& p) {
+  const plan::Choice& c = p.choice;
+  std::string text = fmt::format("{}{}, {}: {:.3f} s a step, peak {}\n", p.device,
+                                 p.simulated ? " (simulated)" : "", p.workload.method,
+                                 p.predicted_seconds, FormatBytes(p.predicted_peak_bytes));
+  text += fmt::format("order: {} ({} micro-batches of {} tokens, {} together){}\n", Traversal(c),
+                      c.micro_batches, c.tokens, c.group,
+                      c.recompute ? ", activations recomputed" : "");
+  text += fmt::format("weights: {} of {} in memory, {} read a step", FormatBytes(c.weight_budget),
+                      FormatBytes(p.workload.weight_bytes()), FormatBytes(p.loaded_bytes));
+  if (c.kept_in_memory < 1) {
+    text += fmt::format("; {:.0f}% of the kept activations on disk", 100 * (1 - c.kept_in_memory));
+  }
+  text += fmt::format(
+      "\nstreams: compute {:.3f} s, load {:.3f} s, store {:.3f} s; perfect overlap would take "
+      "{:.3f} "
+      "s\n{} plans compared{}\n\n",
+      p.streams.compute, p.streams.load, p.streams.store, p.streams.slowest(), p.candidates,
+      p.seed != 0 ? fmt::format(" (annealed, seed {})", p.seed) : "");
+  report::Table table({"stage", "compute ms", "load ms", "bound by"});
+  for (const plan::StageCost& s : p.stages) {
+    table.AddRow({s.name, fmt::format("{:.2f}", 1e3 * s.seconds),
+                  fmt::format("{:.2f}", 1e3 * s.load_seconds), s.bound});
+  }
+  return text + table.Render();
+}
+
+class PlanCommand : public Command {
+ public:
+  std::string name() const override { return "plan"; }
+  std::string summary() const override { return "Plan a tuning step for a memory limit"; }
+
+  void Declare(CLI::App& app) override {
+    std::string shapes;
+    for (const std::string& shape : model::NamedShapes()) shapes += " " + shape;
+    app.add_option("model", model_, "Hugging Face directory, GGUF file or hub id");
+    app.add_option("--shape", shape_, "Instead of a model, one of:" + shapes);
+    app.add_option("--memory", memory_, "Most resident memory, for example 2GiB");
+    app.add_option("--method", method_, "lora, last-n, full, edge")
+        ->check(CLI::IsMember({"lora", "last-n", "full", "edge"}))
+        ->capture_default_str();
+    app.add_option("--tokens,--seq", tokens_, "Tokens of a micro-batch")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_option("--micro-batches,--grad-accum", micro_batches_, "Micro-batches of a step")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_option("--rank,--lora-rank", options_.rank, "LoRA rank on all linears")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_option("--last-layers", options_.last_layers, "last-n: layers")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_option("--exits", options_.exits, "edge: exits (default: 4)")
+        ->check(CLI::NonNegativeNumber);
+    app.add_option("--supervised", options_.supervised, "Share of the tokens that carry loss")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    app.add_option("--bits", options_.form.bits, "--shape: bits of a weight; 16 and 32 are floats")
+        ->check(CLI::IsMember({2, 3, 4, 5, 6, 8, 16, 32}))
+        ->capture_default_str();
+    app.add_option("--sparsity", options_.form.sparsity, "--shape: share of zero weights")
+        ->check(CLI::Range(0.0, 0.95))
+        ->capture_default_str();
+    app.add_flag("--block", options_.form.blocks, "--shape: zeros in whole blocks");
+    app.add_option("--head-bits", options_.form.head_bits, "--shape: of embedding and head")
+        ->capture_default_str();
+    app.add_option("--device", device_, "A device file instead of this machine's profile");
+    app.add_option("--order", order_, "Only this traversal: any, row, column")
+        ->check(CLI::IsMember({"any", "row", "column"}))
+        ->capture_default_str();
+    app.add_flag("--no-split", no_split_, "Micro-batches stay as they are");
+    app.add_flag("--no-overlap", no_overlap_, "Nothing is read while something computes");
+    app.add_flag("--spill", search_.spill, "Kept activations may go to the disk");
+    app.add_flag("--page-cache", search_.cached_disk, "Weights are read through the page cache");
+    app.add_option("--seed", search_.seed, "Of the search")->capture_default_str();
+    app.add_option("--svg", svg_, "Write the timeline here");
+    app.add_option("-o,--output", output_, "Write the plan here as JSON");
+  }
+
+  Status Run(Invocation& inv) override {
+    if (model_.empty() == shape_.empty()) return InvalidArgument("name a MODEL or a --shape");
+    EW_ASSIGN(options_.method, model::ParseWorkloadMethod(method_));
+    std::unique_ptr<model::Model> model;
+    model::ModelConfig config;
+    if (!shape_.empty()) {
+      Result<model::ModelConfig> named = model::NamedShape(shape_);
+      if (!named.ok()) return InvalidArgument("--shape: " + named.status().message());
+      config = *named;
+    } else {
+      EW_ASSIGN(const formats::ModelLocation location, formats::ResolveModel(model_));
+      EW_ASSIGN(model, model::Model::Load(location.path));
+      config = model->config();
+    }
+    plan::Device device;
+    if (device_.empty()) {
+      EW_ASSIGN(device, MeasuredDevice(inv));
+    } else {
+      EW_ASSIGN(device, schedule::LoadDevice(device_));
+    }
+    if (!memory_.empty()) {
+      Result<int64_t> limit = ParseBytes(memory_);
+      if (!limit.ok()) return InvalidArgument("--memory: " + limit.status().message());
+      search_.memory_limit = *limit;
+    } else {
+      search_.memory_limit =
+          device.memory().bytes > 0 ? device.memory().bytes : device.memory_limit;
+    }
+    search_.tokens = tokens_ * micro_batches_;
+    search_.max_tokens = tokens_;
+    search_.split_batches = !no_split_;
+    search_.overlap = !no_overlap_;
+    search_.traversal = order_ == "row" ? 1 : order_ == "column" ? -1 : 0;
+    if (device.threads > 0) options_.threads = device.threads;
+    const schedule::DescribeFn describe = [&](int64_t tokens, int64_t micro_batches,
+                                              bool recompute) -> Result<plan::Workload> {
+      model::WorkloadOptions o = options_;
+      o.tokens = tokens;
+      o.micro_batches = micro_batches;
+      o.recompute = recompute;
+      EW_ASSIGN(plan::Workload w, model::DescribeStep(config, model.get(), o));
+      w.model = shape_.empty() ? model_ : shape_;
+      return w;
+    };
+    EW_ASSIGN(const plan::Plan plan, schedule::Search(device, describe, search_));
+    EW_RETURN_IF_ERROR(schedule::CheckPlan(plan));
+    OrderedJson json = plan::ToJson(plan);
+    if (!output_.empty()) {
+      EW_RETURN_IF_ERROR(WriteFileAtomic(PosixEnv(), output_, DumpJson(json, 1) + "\n"));
+    }
+    if (!svg_.empty()) {
+      EW_RETURN_IF_ERROR(WriteFileAtomic(PosixEnv(), svg_, schedule::TimelineSvg(plan)));
+    }
+    inv.console().SetResult(std::move(json), PlanText(plan));
+    return Status::Ok();
+  }
+
+ private:
+  std::string model_, shape_, memory_, method_ = "lora", device_, order_ = "any", svg_, output_;
+  int64_t tokens_ = 512, micro_batches_ = 1;
+  bool no_split_ = false, no_overlap_ = false;
+  model::WorkloadOptions options_;
+  schedule::SearchOptions search_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> MakePlan() { return std::make_unique<PlanCommand>(); }
+
+}  // namespace edgewise::cli

@@ -1,0 +1,41 @@
+// A tuning step of a model as data for the scheduler.
+#pragma once
+
+#include "base/status.h"
+#include "model/config.h"
+#include "model/model.h"
+#include "plan/workload.h"
+
+namespace edgewise::model {
+
+enum class WorkloadMethod { kLora, kLastN, kFull, kEdge };
+Result<WorkloadMethod> ParseWorkloadMethod(std::string_view name);
+
+// How the weights of a shape without weights would be held; of a model they are as they are.
+struct WeightForm {
+  int bits = 16;  // of the linears; 16: half precision, 32: fp32, else packed
+  double sparsity = 0;
+  bool blocks = false;  // zeros in whole blocks
+  int head_bits = 8;    // of embedding and head, when the linears are packed
+};
+
+struct WorkloadOptions {
+  WorkloadMethod method = WorkloadMethod::kLora;
+  int64_t tokens = 512;  // of a micro-batch, one document
+  int64_t micro_batches = 1;
+  int64_t rank = 8;
+  int64_t last_layers = 16;
+  int64_t exits = 0;  // kEdge: 0 is min(4, layers); the step described is that of the last window
+  double supervised = 1;  // share of the tokens that carry loss
+  bool recompute = false;
+  WeightForm form;
+  int64_t runtime_bytes = int64_t{24} << 20;
+  int64_t threads = 2;
+};
+
+// `model`: whose packed sizes and bit-widths are taken; null: options.form. Error: a method and
+// sizes that do not go together.
+Result<plan::Workload> DescribeStep(const ModelConfig& config, const Model* model,
+                                    const WorkloadOptions& options);
+
+}  // namespace edgewise::model

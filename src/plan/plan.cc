@@ -1,0 +1,104 @@
+#include "plan/plan.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace edgewise::plan {
+
+using nlohmann::ordered_json;
+
+int64_t Workload::weight_bytes() const {
+  int64_t bytes = 0;
+  for (const WeightUnit& u : units) bytes += u.bytes;
+  return bytes;
+}
+
+int64_t Workload::largest_unit() const {
+  int64_t bytes = 0;
+  for (const WeightUnit& u : units) bytes = std::max(bytes, u.bytes);
+  return bytes;
+}
+
+int64_t Workload::kept_bytes() const {
+  int64_t bytes = 0;
+  for (const Stage& s : stages) bytes += s.kept_bytes;
+  return bytes;
+}
+
+double Streams::slowest() const { return std::max({compute, load, store}); }
+
+ordered_json ToJson(const Workload& w) {
+  ordered_json j = {{"model", w.model},
+                    {"method", w.method},
+                    {"tokens", w.tokens},
+                    {"micro_batches", w.micro_batches},
+                    {"recompute", w.recompute},
+                    {"state_bytes", w.state_bytes},
+                    {"scratch_bytes", w.scratch_bytes},
+                    {"runtime_bytes", w.runtime_bytes}};
+  j["units"] = ordered_json::array();
+  for (const WeightUnit& u : w.units) j["units"].push_back({{"name", u.name}, {"bytes", u.bytes}});
+  j["stages"] = ordered_json::array();
+  for (const Stage& s : w.stages) {
+    ordered_json ops = ordered_json::array();
+    for (const Op& op : s.ops) {
+      ops.push_back({{"name", op.name},
+                     {"kind", KernelKindName(op.kind)},
+                     {"tokens", op.tokens},
+                     {"out", op.out},
+                     {"in", op.in},
+                     {"bits", op.bits},
+                     {"sparsity", op.sparsity},
+                     {"gops", op.gops}});
+    }
+    j["stages"].push_back({{"name", s.name},
+                           {"unit", s.unit},
+                           {"backward", s.backward},
+                           {"kept_bytes", s.kept_bytes},
+                           {"ops", std::move(ops)}});
+  }
+  return j;
+}
+
+ordered_json ToJson(const Plan& p) {
+  ordered_json j;
+  j["predicted_seconds"] = p.predicted_seconds;
+  j["predicted_peak_bytes"] = p.predicted_peak_bytes;
+  j["device"] = p.device;
+  j["simulated"] = p.simulated;
+  j["memory_limit_bytes"] = p.memory_limit;
+  j["candidates"] = p.candidates;
+  j["seed"] = p.seed;
+  j["choice"] = {{"tokens", p.choice.tokens},
+                 {"micro_batches", p.choice.micro_batches},
+                 {"group", p.choice.group},
+                 {"recompute", p.choice.recompute},
+                 {"overlap", p.choice.overlap},
+                 {"weight_budget_bytes", p.choice.weight_budget},
+                 {"kept_in_memory", p.choice.kept_in_memory}};
+  j["streams"] = {{"compute_seconds", p.streams.compute},
+                  {"load_seconds", p.streams.load},
+                  {"store_seconds", p.streams.store},
+                  {"slowest_seconds", p.streams.slowest()}};
+  j["loaded_bytes"] = p.loaded_bytes;
+  j["stored_bytes"] = p.stored_bytes;
+  j["layers"] = ordered_json::array();
+  for (const StageCost& s : p.stages) {
+    j["layers"].push_back({{"name", s.name},
+                           {"seconds", s.seconds},
+                           {"load_seconds", s.load_seconds},
+                           {"bound", s.bound}});
+  }
+  j["resident"] = p.resident;
+  j["visits"] = ordered_json::array();
+  for (const Visit& v : p.visits) {
+    ordered_json visit = {{"stage", v.stage}, {"micro", v.micro}};
+    if (!v.evict.empty()) visit["evict"] = v.evict;
+    if (!v.load.empty()) visit["load"] = v.load;
+    j["visits"].push_back(std::move(visit));
+  }
+  j["workload"] = ToJson(p.workload);
+  return j;
+}
+
+}  // namespace edgewise::plan

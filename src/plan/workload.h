@@ -1,0 +1,66 @@
+// What a tuning step computes, as data: operations by stage, weights by unit, and what memory is
+// held how long. Written by the model layer, read by the scheduler; neither sees the other.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "plan/device.h"
+
+namespace edgewise::plan {
+
+// One kernel call.
+struct Op {
+  std::string name;  // "q_proj", "attention"
+  KernelKind kind = KernelKind::kLinearForward;
+  int64_t tokens = 0;  // rows
+  int64_t out = 0, in = 0;
+  int bits = 32;  // of the weights
+  double sparsity = 0;
+  bool blocks = false;
+  double gops = 0;  // 10^9 operations of the dense product; kElementwise: 10^9 bytes
+  int64_t weight_bytes = 0;
+};
+
+// One layer (or the embedding, or the head) of one micro-batch in one direction: a square of the
+// grid layer x micro-batch (arXiv 2406.15758, Fig. 4c).
+struct Stage {
+  std::string name;   // "layer 3", "layer 3 backward", "head"
+  int32_t unit = -1;  // of weights; -1: none
+  int32_t layer = -1;
+  bool backward = false;
+  bool recomputes = false;  // holds the forward work of its layer again
+  std::vector<Op> ops;
+  int64_t kept_bytes = 0;  // a forward stage leaves this for its backward stage
+};
+
+struct WeightUnit {
+  std::string name;
+  int64_t bytes = 0;
+};
+
+struct Workload {
+  std::string model, method;
+  int64_t tokens = 0;         // of one micro-batch
+  int64_t micro_batches = 1;  // of one step
+  bool recompute = false;
+  std::vector<WeightUnit> units;
+  // Of one micro-batch, in the order in which it depends: each stage needs the one before it.
+  std::vector<Stage> stages;
+  // Held through the run: adapter, gradients, optimiser state.
+  int64_t state_bytes = 0;
+  int64_t scratch_bytes = 0;    // working buffers
+  int64_t runtime_bytes = 0;    // program, tokenizer, data
+  double optimizer_gbytes = 0;  // 10^9 bytes that the optimiser's step moves
+
+  int64_t weight_bytes() const;
+  int64_t largest_unit() const;
+  int64_t kept_bytes() const;  // of one micro-batch, from forward to backward
+  int64_t fixed_bytes() const { return state_bytes + scratch_bytes + runtime_bytes; }
+};
+
+nlohmann::ordered_json ToJson(const Workload& workload);
+
+}  // namespace edgewise::plan

@@ -1,0 +1,209 @@
+// The timeline of one choice: two streams beside the computation, weights kept by the order of use.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "base/units.h"
+#include "schedule/cost.h"
+#include "schedule/search.h"
+
+namespace edgewise::schedule {
+namespace {
+
+using plan::Choice;
+using plan::Plan;
+using plan::Visit;
+using plan::Workload;
+
+// Squares in the order of the traversal: groups of micro-batches pass through all stages, within a
+// group a stage is finished first.
+std::vector<Visit> Order(const Workload& w, const Choice& c) {
+  std::vector<Visit> order;
+  for (int64_t first = 0; first < c.micro_batches; first += c.group) {
+    const int64_t last = std::min(first + c.group, c.micro_batches);
+    for (size_t s = 0; s < w.stages.size(); ++s) {
+      for (int64_t m = first; m < last; ++m) {
+        order.push_back({static_cast<int32_t>(s), static_cast<int32_t>(m), {}, {}});
+      }
+    }
+  }
+  return order;
+}
+
+class Timeline {
+ public:
+  Timeline(const plan::Device& d, const Workload& w, const Choice& c, bool cached) : w_(w), c_(c) {
+    const plan::MemoryLevel& disk = d.disk();
+    read_ = cached && disk.cached_read_gbps > 0 ? disk.cached_read_gbps : disk.read_gbps;
+    write_ = disk.write_gbps > 0 ? disk.write_gbps : disk.read_gbps;
+    for (const plan::Stage& s : w.stages) costs_.push_back(CostOf(d, s));
+    last_end_.assign(w.units.size(), 0);
+    resident_.assign(w.units.size(), false);
+  }
+
+  // One step after another: the second one starts from what the first one left in memory.
+  void Run(Plan* plan) {
+    plan->visits = Order(w_, c_);
+    Step(plan->visits, nullptr);
+    const double begin = now_;
+    for (Visit& v : plan->visits) v.evict.clear(), v.load.clear();
+    for (size_t u = 0; u < resident_.size(); ++u) {
+      if (resident_[u]) plan->resident.push_back(static_cast<int32_t>(u));
+    }
+    loaded_ = stored_ = 0;
+    streams_ = {};
+    origin_ = begin;
+    Step(plan->visits, plan);
+    plan->predicted_seconds = now_ - begin;
+    plan->streams = streams_;
+    plan->loaded_bytes = loaded_;
+    plan->stored_bytes = stored_;
+  }
+
+ private:
+  int32_t UnitOf(const Visit& v) const { return w_.stages[static_cast<size_t>(v.stage)].unit; }
+
+  // Position of the unit's next use after `from`, going on into the next step.
+  size_t NextUse(const std::vector<Visit>& visits, int32_t unit, size_t from) const {
+    for (size_t i = 1; i < visits.size(); ++i) {
+      if (UnitOf(visits[(from + i) % visits.size()]) == unit) return from + i;
+    }
+    return std::numeric_limits<size_t>::max();
+  }
+
+  void Step(std::vector<Visit>& visits, Plan* plan) {
+    for (size_t i = 0; i < visits.size(); ++i) {
+      Visit& v = visits[i];
+      const plan::Stage& stage = w_.stages[static_cast<size_t>(v.stage)];
+      double ready = 0;
+      if (stage.unit >= 0 && !resident_[static_cast<size_t>(stage.unit)]) {
+        ready = LoadUnit(visits, i, &v, plan);
+      }
+      // What the forward pass wrote to the disk comes back.
+      const double spilled = (1 - c_.kept_in_memory) * Kept(stage);
+      if (stage.backward && spilled > 0) {
+        const double start = std::max(load_free_, c_.overlap ? 0.0 : now_);
+        load_free_ = start + spilled * 1e-9 / read_;
+        streams_.load += spilled * 1e-9 / read_;
+        loaded_ += static_cast<int64_t>(spilled);
+        ready = std::max(ready, load_free_);
+        AddSpan(plan, 'l', start, load_free_, stage.name + " activations");
+      }
+      const double start = std::max(now_, ready);
+      const double seconds = costs_[static_cast<size_t>(v.stage)].seconds;
+      now_ = start + seconds;
+      streams_.compute += seconds;
+      AddSpan(plan, 'c', start, now_, stage.name);
+      if (stage.unit >= 0) last_end_[static_cast<size_t>(stage.unit)] = now_;
+      if (!stage.backward && stage.kept_bytes > 0 && c_.kept_in_memory < 1) {
+        const double bytes = (1 - c_.kept_in_memory) * static_cast<double>(stage.kept_bytes);
+        const double from = std::max(store_free_, now_);
+        store_free_ = from + bytes * 1e-9 / write_;
+        if (!c_.overlap) now_ = store_free_;
+        streams_.store += bytes * 1e-9 / write_;
+        stored_ += static_cast<int64_t>(bytes);
+        AddSpan(plan, 's', from, store_free_, stage.name + " activations");
+      }
+    }
+    // The optimiser waits for all gradients, and nothing overlaps with it.
+    const double seconds = w_.optimizer_gbytes / optimizer_gbps_;
+    AddSpan(plan, 'c', now_, now_ + seconds, "optimiser");
+    now_ += seconds;
+    streams_.compute += seconds;
+  }
+
+  double Kept(const plan::Stage& stage) const {
+    for (const plan::Stage& s : w_.stages) {
+      if (!s.backward && s.layer == stage.layer) return static_cast<double>(s.kept_bytes);
+    }
+    return 0;
+  }
+
+  double LoadUnit(const std::vector<Visit>& visits, size_t i, Visit* v, Plan* plan) {
+    const int32_t unit = UnitOf(*v);
+    const int64_t bytes = w_.units[static_cast<size_t>(unit)].bytes;
+    double start = std::max(load_free_, c_.overlap ? 0.0 : now_);
+    std::vector<std::pair<size_t, int32_t>> victims;
+    for (size_t u = 0; u < resident_.size(); ++u) {
+      if (!resident_[u]) continue;
+      victims.emplace_back(NextUse(visits, static_cast<int32_t>(u), i), static_cast<int32_t>(u));
+    }
+    std::sort(victims.rbegin(), victims.rend());
+    for (const auto& [next, u] : victims) {
+      if (held_ + bytes <= c_.weight_budget) break;
+      resident_[static_cast<size_t>(u)] = false;
+      held_ -= w_.units[static_cast<size_t>(u)].bytes;
+      // Its room is free once its last use is over.
+      start = std::max(start, last_end_[static_cast<size_t>(u)]);
+      v->evict.push_back(u);
+    }
+    const double seconds = static_cast<double>(bytes) * 1e-9 / read_;
+    resident_[static_cast<size_t>(unit)] = true;
+    held_ += bytes;
+    v->load.push_back(unit);
+    loaded_ += bytes;
+    streams_.load += seconds;
+    load_free_ = start + seconds;
+    AddSpan(plan, 'l', start, load_free_, w_.units[static_cast<size_t>(unit)].name);
+    return load_free_;
+  }
+
+  void AddSpan(Plan* plan, char stream, double begin, double end, const std::string& name) const {
+    if (plan == nullptr || end <= begin) return;
+    plan->timeline.push_back({stream, begin - origin_, end - origin_, name});
+  }
+
+  static constexpr double optimizer_gbps_ = 10;
+  const Workload& w_;
+  const Choice& c_;
+  double read_ = 1, write_ = 1;
+  std::vector<OpCost> costs_;
+  std::vector<bool> resident_;
+  std::vector<double> last_end_;
+  int64_t held_ = 0, loaded_ = 0, stored_ = 0;
+  double now_ = 0, load_free_ = 0, store_free_ = 0, origin_ = 0;
+  plan::Streams streams_;
+};
+
+}  // namespace
+
+Result<Plan> Evaluate(const plan::Device& device, const Workload& w, const Choice& choice,
+                      const SearchOptions& options) {
+  Plan p;
+  p.device = device.name;
+  p.simulated = device.simulated;
+  p.memory_limit = options.memory_limit;
+  p.workload = w;
+  p.choice = choice;
+  // Rows that are under way together keep their activations together.
+  const auto kept = static_cast<int64_t>(static_cast<double>(w.kept_bytes() * choice.group) *
+                                         choice.kept_in_memory);
+  const int64_t rest = w.fixed_bytes() + kept;
+  const int64_t limit = options.memory_limit > 0 ? options.memory_limit : device.memory().bytes;
+  int64_t budget = w.weight_bytes();
+  if (limit > 0) budget = std::min(budget, limit - rest);
+  if (budget < w.largest_unit()) {
+    return OutOfMemory(
+        fmt::format("{} beside {} for the largest piece of the weights do not fit {}",
+                    FormatBytes(rest), FormatBytes(w.largest_unit()), FormatBytes(limit)));
+  }
+  p.choice.weight_budget = budget;
+  p.predicted_peak_bytes = rest + budget;
+  Timeline(device, w, p.choice, options.cached_disk).Run(&p);
+  const plan::MemoryLevel& disk = device.disk();
+  const double read =
+      options.cached_disk && disk.cached_read_gbps > 0 ? disk.cached_read_gbps : disk.read_gbps;
+  const bool offloaded = p.loaded_bytes > 0;
+  for (const plan::Stage& s : w.stages) {
+    const OpCost cost = CostOf(device, s);
+    const double load =
+        s.unit >= 0 && offloaded
+            ? static_cast<double>(w.units[static_cast<size_t>(s.unit)].bytes) * 1e-9 / read
+            : 0;
+    p.stages.push_back({s.name, cost.seconds, load, load > cost.seconds ? disk.name : cost.bound});
+  }
+  return p;
+}
+
+}  // namespace edgewise::schedule

@@ -1,0 +1,150 @@
+#include "schedule/search.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+
+#include "base/rng.h"
+#include "base/units.h"
+
+namespace edgewise::schedule {
+namespace {
+
+using plan::Choice;
+using plan::Plan;
+using plan::Workload;
+
+constexpr int kAnnealingSteps = 200;
+constexpr double kSpills[] = {1, 0.5, 0};
+
+// Group sizes worth trying: all of them where they are few, else powers of two and all.
+std::vector<int64_t> Groups(int64_t micro_batches, int traversal) {
+  if (traversal > 0) return {1};
+  if (traversal < 0) return {micro_batches};
+  std::vector<int64_t> out;
+  const bool few = micro_batches <= kMaxGroups;
+  for (int64_t g = 1; g <= micro_batches; g = few ? g + 1 : g * 2) out.push_back(g);
+  if (out.back() != micro_batches) out.push_back(micro_batches);
+  return out;
+}
+
+class Searcher {
+ public:
+  Searcher(const plan::Device& device, const DescribeFn& describe, const SearchOptions& options)
+      : device_(device), describe_(describe), o_(options) {}
+
+  Status Try(const Choice& choice) {
+    EW_ASSIGN(const Workload* w, Describe(choice));
+    ++candidates_;
+    Result<Plan> plan = Evaluate(device_, *w, choice, o_);
+    const int64_t least = w->fixed_bytes() + w->largest_unit() +
+                          static_cast<int64_t>(static_cast<double>(w->kept_bytes() * choice.group) *
+                                               choice.kept_in_memory);
+    if (smallest_ == 0 || least < smallest_) {
+      smallest_ = least;
+      smallest_choice_ = choice;
+    }
+    if (!plan.ok()) {
+      if (plan.status().code() != StatusCode::kOutOfMemory) return plan.status();
+      return Status::Ok();
+    }
+    // Of two equally fast plans the smaller one.
+    const bool better = !best_ || plan->predicted_seconds < best_->predicted_seconds * (1 - 1e-9) ||
+                        (plan->predicted_seconds < best_->predicted_seconds * (1 + 1e-9) &&
+                         plan->predicted_peak_bytes < best_->predicted_peak_bytes);
+    if (better) best_ = std::move(*plan);
+    return Status::Ok();
+  }
+
+  // Group sizes between the powers of two, from the best one on.
+  Status Anneal() {
+    if (!best_ || best_->choice.micro_batches <= kMaxGroups || o_.traversal != 0)
+      return Status::Ok();
+    Rng rng(o_.seed, RngStream::kPolicy);
+    Choice current = best_->choice;
+    double now = best_->predicted_seconds;
+    for (int i = 0; i < kAnnealingSteps; ++i) {
+      Choice next = current;
+      const double reach = std::max(1.0, static_cast<double>(current.group) *
+                                             (1.0 - static_cast<double>(i) / kAnnealingSteps));
+      next.group = std::clamp<int64_t>(
+          current.group + static_cast<int64_t>((rng.NextDouble() * 2 - 1) * reach), 1,
+          current.micro_batches);
+      EW_ASSIGN(const Workload* w, Describe(next));
+      const Result<Plan> plan = Evaluate(device_, *w, next, o_);
+      EW_RETURN_IF_ERROR(Try(next));
+      if (!plan.ok()) continue;
+      const double heat = 0.05 * now * (1.0 - static_cast<double>(i) / kAnnealingSteps) + 1e-12;
+      if (rng.NextDouble() < std::exp((now - plan->predicted_seconds) / heat)) {
+        current = next;
+        now = plan->predicted_seconds;
+      }
+    }
+    best_->seed = o_.seed;
+    return Status::Ok();
+  }
+
+  Result<Plan> Finish() {
+    if (best_) {
+      best_->candidates = candidates_;
+      return std::move(*best_);
+    }
+    return OutOfMemory(fmt::format(
+        "no plan fits {}. The smallest limit that works is --memory {}MiB (micro-batches of {} "
+        "tokens{}); a lower --rank, fewer --bits, more --exits or --method edge make it smaller",
+        FormatBytes(o_.memory_limit), (smallest_ >> 20) + 1, smallest_choice_.tokens,
+        smallest_choice_.recompute ? ", activations recomputed" : ""));
+  }
+
+ private:
+  // Workloads differ by micro-batch and recomputation only.
+  Result<const Workload*> Describe(const Choice& c) {
+    const auto key = std::tuple(c.tokens, c.micro_batches, c.recompute);
+    const auto found = workloads_.find(key);
+    if (found != workloads_.end()) return &found->second;
+    EW_ASSIGN(Workload w, describe_(c.tokens, c.micro_batches, c.recompute));
+    return &workloads_.emplace(key, std::move(w)).first->second;
+  }
+
+  const plan::Device& device_;
+  const DescribeFn& describe_;
+  const SearchOptions& o_;
+  std::map<std::tuple<int64_t, int64_t, bool>, Workload> workloads_;
+  std::optional<Plan> best_;
+  int64_t candidates_ = 0, smallest_ = 0;
+  Choice smallest_choice_;
+};
+
+}  // namespace
+
+Result<Plan> Search(const plan::Device& device, const DescribeFn& describe,
+                    const SearchOptions& o) {
+  if (o.tokens < 1 || o.max_tokens < 1) return InvalidArgument("a step has at least one token");
+  Searcher searcher(device, describe, o);
+  for (int64_t tokens = std::min(o.max_tokens, o.tokens);; tokens /= 2) {
+    const int64_t micro_batches = (o.tokens + tokens - 1) / tokens;
+    for (int64_t group : Groups(micro_batches, o.traversal)) {
+      for (const bool recompute : {false, true}) {
+        for (const double kept : kSpills) {
+          if (kept < 1 && !o.spill) continue;
+          Choice c;
+          c.tokens = tokens;
+          c.micro_batches = micro_batches;
+          c.group = group;
+          c.recompute = recompute;
+          c.kept_in_memory = kept;
+          c.overlap = o.overlap;
+          EW_RETURN_IF_ERROR(searcher.Try(c));
+        }
+      }
+    }
+    if (!o.split_batches || tokens / 2 < 64) break;
+  }
+  EW_RETURN_IF_ERROR(searcher.Anneal());
+  return searcher.Finish();
+}
+
+}  // namespace edgewise::schedule

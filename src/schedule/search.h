@@ -1,0 +1,42 @@
+// Finds the order in which a step's squares (stage x micro-batch) are computed and what lies where.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "base/status.h"
+#include "plan/device.h"
+#include "plan/plan.h"
+
+namespace edgewise::schedule {
+
+// The workload of a step for a micro-batch of so many tokens, so many of them a step, recomputed or
+// not: model::DescribeStep behind a function, since the scheduler does not see models.
+using DescribeFn =
+    std::function<Result<plan::Workload>(int64_t tokens, int64_t micro_batches, bool recompute)>;
+
+struct SearchOptions {
+  int64_t memory_limit = 0;   // bytes; 0: the device's memory
+  int64_t tokens = 512;       // of a step, in micro-batches of at most max_tokens
+  int64_t max_tokens = 512;   // of a micro-batch as the data gives it
+  bool split_batches = true;  // smaller micro-batches may be tried
+  bool spill = false;         // kept activations may go to the disk
+  bool overlap = true;        // reads and writes pass while others compute
+  bool cached_disk = false;   // reads come from the page cache
+  // Only this traversal, for comparisons: 0 all, 1 row by row, -1 column by column.
+  int traversal = 0;
+  uint64_t seed = 1;  // of the annealing over what the grid is too large for
+};
+
+// One choice, computed: the plan with its timeline. Error: kOutOfMemory, it does not fit.
+Result<plan::Plan> Evaluate(const plan::Device& device, const plan::Workload& workload,
+                            const plan::Choice& choice, const SearchOptions& options);
+
+// The fastest plan. Every combination of micro-batch, group, recomputation and spilling is
+// evaluated (a few hundred); with more than kMaxGroups possible group sizes these are annealed.
+// Error: kOutOfMemory, with the smallest limit that works and what would make it smaller.
+Result<plan::Plan> Search(const plan::Device& device, const DescribeFn& describe,
+                          const SearchOptions& options);
+inline constexpr int64_t kMaxGroups = 12;
+
+}  // namespace edgewise::schedule

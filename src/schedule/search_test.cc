@@ -1,0 +1,203 @@
+// Plans are sound, fit, and are never slower than fixed orders; the checker finds what is broken.
+#include "schedule/search.h"
+
+#include <gtest/gtest.h>
+
+#include "schedule/check.h"
+#include "schedule/cost.h"
+#include "schedule/timeline_svg.h"
+
+namespace edgewise::schedule {
+namespace {
+
+using plan::Device;
+using plan::KernelKind;
+using plan::Plan;
+using plan::Workload;
+
+Device MakeDevice(double gops, double disk_gbps) {
+  Device d;
+  d.name = "test";
+  d.levels = {
+      {"l1", 32768, 100, 100, 0}, {"ram", 0, 20, 20, 0}, {"disk", 0, disk_gbps, disk_gbps, 0}};
+  d.kernels = {{KernelKind::kLinearForward, 8, 0, false, 512, 64, 64, gops},
+               {KernelKind::kLinearBackward, 8, 0, false, 512, 64, 64, gops / 2}};
+  d.fp32_gflops = gops;
+  return d;
+}
+
+// Layers of 1 MB; a token costs 1 Mop a layer and keeps 1000 bytes of it.
+Result<Workload> Describe(int layers, int64_t tokens, int64_t micro_batches, bool recompute) {
+  Workload w;
+  w.tokens = tokens;
+  w.micro_batches = micro_batches;
+  w.recompute = recompute;
+  w.state_bytes = 1000000;
+  const auto add = [&](int layer, bool backward) {
+    plan::Stage s;
+    s.name = std::string("layer ") + std::to_string(layer) + (backward ? " backward" : "");
+    s.layer = s.unit = layer;
+    s.backward = backward;
+    plan::Op op;
+    op.kind = backward ? KernelKind::kLinearBackward : KernelKind::kLinearForward;
+    op.tokens = tokens;
+    op.out = op.in = 1000;
+    op.bits = 8;
+    op.gops = 1e-3 * static_cast<double>(tokens) * (backward && recompute ? 1.5 : 1);
+    s.ops = {op};
+    if (!backward) s.kept_bytes = tokens * (recompute ? 100 : 1000);
+    w.stages.push_back(s);
+  };
+  for (int l = 0; l < layers; ++l) {
+    w.units.push_back({"layer " + std::to_string(l), 1000000});
+    add(l, false);
+  }
+  for (int l = layers - 1; l >= 0; --l) add(l, true);
+  return w;
+}
+
+DescribeFn Layers(int layers) {
+  return [layers](int64_t tokens, int64_t micro_batches, bool recompute) {
+    return Describe(layers, tokens, micro_batches, recompute);
+  };
+}
+
+TEST(Search, PlansAreSoundAndNeverSlowerThanFixedOrders) {
+  int fit = 0, better = 0;
+  for (const double disk : {0.05, 1.0, 100.0}) {
+    for (const int64_t limit : {int64_t{3'500'000}, int64_t{5'000'000}, int64_t{50'000'000}}) {
+      for (const int64_t micro : {1, 4, 40}) {
+        const Device d = MakeDevice(100, disk);
+        SearchOptions o;
+        o.memory_limit = limit;
+        o.max_tokens = 128;
+        o.tokens = 128 * micro;
+        const Result<Plan> plan = Search(d, Layers(6), o);
+        if (!plan.ok()) {
+          EXPECT_EQ(plan.status().code(), StatusCode::kOutOfMemory);
+          continue;
+        }
+        ++fit;
+        EXPECT_LE(plan->predicted_peak_bytes, limit);
+        const Status sound = CheckPlan(*plan);
+        EXPECT_TRUE(sound.ok()) << sound.message();
+        // Nothing is faster than a perfect overlap of its streams.
+        EXPECT_GE(plan->predicted_seconds, plan->streams.slowest() * (1 - 1e-9));
+        for (const int fixed : {1, -1}) {
+          o.traversal = fixed;
+          const Result<Plan> other = Search(d, Layers(6), o);
+          if (!other.ok()) continue;
+          EXPECT_LE(plan->predicted_seconds, other->predicted_seconds * (1 + 1e-9));
+          better += plan->predicted_seconds < other->predicted_seconds * 0.99;
+        }
+      }
+    }
+  }
+  EXPECT_GT(fit, 15);
+  EXPECT_GT(better, 0);
+}
+
+TEST(Search, SaysWhichLimitWorks) {
+  SearchOptions o;
+  o.memory_limit = 1'000'000;
+  o.tokens = o.max_tokens = 256;
+  const Device d = MakeDevice(100, 1);
+  const Result<Plan> plan = Search(d, Layers(4), o);
+  ASSERT_FALSE(plan.ok());
+  EXPECT_EQ(plan.status().code(), StatusCode::kOutOfMemory);
+  const std::string& text = plan.status().message();
+  const size_t at = text.find("--memory ");
+  ASSERT_NE(at, std::string::npos) << text;
+  o.memory_limit = std::stoll(text.substr(at + 9)) << 20;
+  EXPECT_TRUE(Search(d, Layers(4), o).ok());
+  // The smallest one: a mebibyte less does not do.
+  o.memory_limit -= int64_t{1} << 20;
+  EXPECT_FALSE(Search(d, Layers(4), o).ok());
+}
+
+TEST(Search, KeepsWeightsThatFit) {
+  SearchOptions o;
+  o.memory_limit = 100'000'000;
+  o.tokens = o.max_tokens = 256;
+  const Device d = MakeDevice(100, 1);
+  const Result<Plan> plan = Search(d, Layers(4), o);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(plan->loaded_bytes, 0);
+  EXPECT_EQ(plan->streams.load, 0);
+  EXPECT_NE(TimelineSvg(*plan).find("</svg>"), std::string::npos);
+}
+
+TEST(CheckPlan, FindsWhatIsBroken) {
+  SearchOptions o;
+  o.memory_limit = 4'000'000;
+  o.tokens = 512;
+  o.max_tokens = 128;
+  const Device d = MakeDevice(100, 1);
+  const Result<Plan> good = Search(d, Layers(5), o);
+  ASSERT_TRUE(good.ok()) << good.status().message();
+  ASSERT_TRUE(CheckPlan(*good).ok());
+  const auto broken = [&](auto change) {
+    Plan p = *good;
+    change(p);
+    return !CheckPlan(p).ok();
+  };
+  EXPECT_TRUE(broken([](Plan& p) { p.visits.pop_back(); }));
+  EXPECT_TRUE(broken([](Plan& p) { p.visits.push_back(p.visits.back()); }));
+  EXPECT_TRUE(broken([](Plan& p) { std::swap(p.visits.front(), p.visits.back()); }));
+  EXPECT_TRUE(broken([](Plan& p) { p.visits[0].stage = 99; }));
+  EXPECT_TRUE(broken([](Plan& p) { p.choice.weight_budget = 1; }));
+  EXPECT_TRUE(broken([](Plan& p) { p.predicted_peak_bytes = 10; }));
+  EXPECT_TRUE(broken([](Plan& p) {
+    p.resident.clear();
+    for (plan::Visit& v : p.visits) v.load.clear();
+  }));
+  EXPECT_TRUE(broken([](Plan& p) {
+    for (plan::Visit& v : p.visits) v.evict.clear();
+  }));
+}
+
+TEST(Cost, InterpolatesRates) {
+  Device d = MakeDevice(100, 1);
+  d.kernels = {{KernelKind::kLinearForward, 4, 0, false, 512, 100, 100, 100},
+               {KernelKind::kLinearForward, 4, 0, false, 512, 1000, 1000, 200},
+               {KernelKind::kLinearForward, 4, 0.5, true, 512, 100, 100, 200},
+               {KernelKind::kLinearForward, 4, 0, false, 1, 100, 100, 10}};
+  plan::Op op;
+  op.tokens = 512;
+  op.bits = 4;
+  op.out = op.in = 100;
+  op.gops = 1;
+  EXPECT_DOUBLE_EQ(Rate(d, op), 100);
+  op.bits = 3;  // the nearest that is known
+  EXPECT_DOUBLE_EQ(Rate(d, op), 100);
+  op.out = op.in = 10000;  // no extrapolation
+  EXPECT_DOUBLE_EQ(Rate(d, op), 200);
+  op.out = op.in = 100;
+  op.sparsity = 0.25;
+  op.blocks = true;  // half way between 10 ms and 5 ms
+  EXPECT_NEAR(Rate(d, op), 1 / 0.0075, 1e-6);
+  op.sparsity = 0;
+  op.tokens = 1;
+  EXPECT_DOUBLE_EQ(Rate(d, op), 10);
+}
+
+// Against every tile size, by brute force, for the same cost formula's bounds.
+TEST(Cost, TilingMovesAtLeastEveryOperandOnce) {
+  plan::Op op;
+  op.tokens = 512;
+  op.out = 4096;
+  op.in = 4096;
+  op.weight_bytes = 4096 * 4096 / 2;
+  const double once = 4096.0 * 4096 / 2 + 512.0 * 4096 + 512.0 * 4096 * 4;
+  double last = 1e18;
+  for (int64_t sram = 64 << 10; sram <= 64 << 20; sram *= 4) {
+    const Tiling t = BestTiling(op, sram, 1);
+    EXPECT_GE(t.bytes, once);
+    EXPECT_LE(t.bytes, last);  // more room never moves more
+    last = t.bytes;
+  }
+  EXPECT_DOUBLE_EQ(last, once);
+}
+
+}  // namespace
+}  // namespace edgewise::schedule
