@@ -11,6 +11,7 @@
 #include "cli/describe.h"
 #include "cli/suggest.h"
 #include "io/env.h"
+#include "schedule/kernel_search.h"
 
 namespace edgewise::cli {
 namespace {
@@ -226,6 +227,21 @@ Result<ExecContext*> Invocation::Exec() {
     EW_ASSIGN(exec_, ExecContext::Create(options));
   }
   return exec_.get();
+}
+
+Result<const kernels::KernelTuning*> Invocation::Tuning() {
+  if (tuning_ == nullptr) {
+    EW_ASSIGN(ExecContext * ctx, Exec());
+    tuning_ = std::make_unique<kernels::KernelTuning>();
+    const std::string path = schedule::TuningPath(*ctx, EDGEWISE_VERSION);
+    const Status read = schedule::LoadTuning(path, tuning_.get());
+    // Speed is all that it is about: a file that cannot be read stops nothing.
+    if (!read.ok()) {
+      *tuning_ = {};
+      console_.Log("note: " + read.message());
+    }
+  }
+  return tuning_.get();
 }
 
 int RunProgram(int argc, char** argv) {

@@ -74,6 +74,7 @@ class Tune : public Command {
     if (directory) method_options.base_directory = location.path;
 
     EW_ASSIGN(const text::Tokenizer tokenizer, infer::LoadTokenizer(location));
+    EW_ASSIGN(load.tuning, inv.Tuning());
     EW_ASSIGN(const int64_t asked, AskedMemory());
     // Full fine-tuning and GGUF files need the weights in memory.
     if (asked > 0 && directory && method_options.kind != tune::MethodKind::kFull) {

@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "cli/console.h"
 #include "exec/context.h"
+#include "kernels/packed/tiling.h"
 
 namespace CLI {
 class App;
@@ -36,11 +37,14 @@ class Invocation {
   const std::atomic<bool>& stop() const { return StopFlag(); }
   // Threads and instruction set as asked for, made on first use.
   Result<ExecContext*> Exec();
+  // What `search-kernels` found for this machine; empty when it never ran.
+  Result<const kernels::KernelTuning*> Tuning();
 
  private:
   const CommonOptions& common_;
   Console& console_;
   std::unique_ptr<ExecContext> exec_;
+  std::unique_ptr<kernels::KernelTuning> tuning_;
 };
 
 class Command {

@@ -87,6 +87,7 @@ Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const Model
   Result<model::KvForm> form = model::ParseKvForm(options.cache_type);
   if (!form.ok()) return InvalidArgument("--cache-type: " + form.status().message());
   session.kv_form = *form;
+  EW_ASSIGN(session.load.tuning, inv.Tuning());
   int64_t limit = 0;
   if (!options.memory.empty()) {
     Result<int64_t> asked = ParseBytes(options.memory);

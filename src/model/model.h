@@ -37,6 +37,9 @@ struct LoadOptions {
   // With a budget, matrices stay in their files and are read as they are needed. Safetensors only,
   // and in the type in which they are stored.
   StreamOptions stream = {};
+  // How products with packed matrices are cut on this machine; null: as the kernels like. Has to
+  // outlive a streamed model.
+  const kernels::KernelTuning* tuning = nullptr;
 };
 
 class Model {

@@ -109,6 +109,7 @@ Status LoadPacked(const formats::TensorSource& source, const WeightId& id, const
   if (const std::optional<DType> dtype = UnpackedType(options)) {
     Unpack(matrix, *dtype, builder.Allocate(id, *dtype));
   } else {
+    if (options.tuning != nullptr) options.tuning->Apply(&matrix);
     builder.SetPacked(id, std::move(matrix));
   }
   // The checks read parts of the file that computing may not need soon.
@@ -161,6 +162,10 @@ Result<StreamedMatrix> LocateMatrix(const formats::TensorSource& source, const W
                                   matrix.rows(), matrix.cols(), ShapeText(shape)));
     }
     source.Drop(name);
+    if (UnpackedType(options)) {
+      return Unsupported(
+          "weights that are read from disk as they are needed stay packed: leave out --dtype");
+    }
     return m;
   }
   if (tensor.view.shape != shape) {
@@ -258,7 +263,9 @@ Result<std::unique_ptr<Model>> Build(const std::shared_ptr<const formats::Tensor
       }
     }
     if (!streamed.empty()) {
-      EW_RETURN_IF_ERROR(builder.Stream(std::move(streamed), options.stream));
+      StreamOptions stream = options.stream;
+      stream.tuning = options.tuning;
+      EW_RETURN_IF_ERROR(builder.Stream(std::move(streamed), stream));
     }
   } catch (const std::bad_alloc&) {
     return OutOfMemory(fmt::format("there is no memory for the {} weights of this model",

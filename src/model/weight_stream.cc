@@ -297,6 +297,7 @@ Status WeightStream::Bind(Unit* unit) {
       EW_ASSIGN(m.packed, kernels::PackedMatrix::FromBytes(
                               {data, static_cast<size_t>(m.from.bytes)}, nullptr, verify)
                               .WithContext(m.from.path));
+      if (options_.tuning != nullptr) options_.tuning->Apply(&m.packed);
       const kernels::WeightRef& ref = MatrixOf(*weights_, m.from.id);
       if (m.packed.rows() != ref.rows || m.packed.cols() != ref.cols) {
         return BadInput(fmt::format("{}: a matrix changed its shape while in use", m.from.path));

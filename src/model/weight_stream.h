@@ -26,6 +26,7 @@ namespace edgewise::model {
 struct StreamOptions {
   int64_t budget_bytes = 0;  // of weights in memory at a time; 0: weights are not streamed
   bool direct_io = false;    // leave the page cache out
+  const kernels::KernelTuning* tuning = nullptr;  // of packed matrices; null: none
 };
 
 // A matrix as it lies in a file.

@@ -137,12 +137,17 @@ struct Product {
     }
     tile0 = t.range.begin / kTileRows;
     tile_end = CeilDiv(t.range.end, kTileRows);
-    width = blocks || m <= kFewRows ? 1 : kMaxTiles;
+    const ProductTiling& tiling = t.w->tiling();
+    const bool tuned = tiling.tiles > 0 && tiling.task_rows > 0 && m > kFewRows;
+    width = blocks || m <= kFewRows ? 1 : tuned ? std::min(tiling.tiles, kMaxTiles) : kMaxTiles;
     panels = CeilDiv(tile_end - tile0, width);
     // Few wide panels are cut along the rows as well, for the other threads' sake.
     task_rows = std::min(m, kMaxRows);
     if (panels < 8 && m > 8 * kMaxProductRows) {
       task_rows = std::min(task_rows, RoundUp(CeilDiv(m, CeilDiv(8, panels)), kMaxProductRows));
+    }
+    if (tuned) {
+      task_rows = std::min({RoundUp(tiling.task_rows, kMaxProductRows), kMaxRows, m});
     }
     // Several tiles per task where a tile is little work.
     grain = m <= kFewRows ? 4 : 1;

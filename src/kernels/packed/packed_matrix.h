@@ -9,6 +9,7 @@
 #include <span>
 
 #include "kernels/packed/format.h"
+#include "kernels/packed/tiling.h"
 #include "kernels/weight.h"
 #include "tensor/dtype.h"
 
@@ -40,6 +41,9 @@ class PackedMatrix {
     return 8.0 * static_cast<double>(bytes_.size()) /
            (static_cast<double>(rows()) * static_cast<double>(cols()));
   }
+  // How products of many rows with it are cut; changes no result.
+  const ProductTiling& tiling() const { return tiling_; }
+  void set_tiling(const ProductTiling& tiling) { tiling_ = tiling; }
   WeightRef Ref() const { return {rows(), cols(), DType::kF32, nullptr, 0, this}; }
 
   // out [count, cols] (row stride ld) = rows begin .. begin+count-1 as fp32; elements that are
@@ -92,6 +96,7 @@ class PackedMatrix {
 
   PackedFormat format_;
   PackedLayout layout_;
+  ProductTiling tiling_;
   std::span<const std::byte> bytes_;
   std::shared_ptr<const void> owner_;
 };

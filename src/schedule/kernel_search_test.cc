@@ -1,0 +1,94 @@
+// Tilings change no bit; the search keeps one that it measured; files survive and are checked.
+#include "schedule/kernel_search.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/aligned_buffer.h"
+#include "base/rng.h"
+#include "kernels/packed/linear.h"
+#include "kernels/packed/packed_matrix.h"
+#include "testing/model_support.h"
+
+namespace edgewise::schedule {
+namespace {
+
+kernels::PackedFormat Format(int bits, kernels::Structure structure) {
+  kernels::PackedFormat f;
+  f.rows = 176;
+  f.cols = 320;
+  f.bits = bits;
+  f.structure = structure;
+  if (structure == kernels::Structure::kBlock) f.block_cols = 64;
+  f.group = structure == kernels::Structure::kDense ? 64 : 0;
+  return f;
+}
+
+TEST(KernelSearch, TilingsChangeNoBit) {
+  const auto ctx = testing::MakeContext(2);
+  constexpr int64_t kTokens = 77;
+  for (const auto structure : {kernels::Structure::kDense, kernels::Structure::kUnstructured,
+                               kernels::Structure::kBlock}) {
+    for (int bits : {3, 4, 8}) {
+      const kernels::PackedFormat f = Format(bits, structure);
+      Rng rng(7, RngStream::kTest);
+      FloatBuffer w(f.rows * f.cols), x(kTokens * f.cols);
+      for (float& v : w.span()) v = rng.NextFloat() < 0.5f ? 0.0f : rng.NextFloat() - 0.5f;
+      for (float& v : x.span()) v = rng.NextFloat() - 0.5f;
+      auto packed = kernels::Pack(f, w.data(), f.cols);
+      ASSERT_TRUE(packed.ok()) << packed.status().message();
+      const auto run = [&](const ProductTiling& tiling) {
+        packed->set_tiling(tiling);
+        std::vector<float> y(static_cast<size_t>(kTokens * f.rows));
+        kernels::PackedForward(*ctx, kTokens, x.data(), f.cols, *packed, {0, f.rows}, nullptr,
+                               y.data(), f.rows, kernels::Accumulate::kOverwrite);
+        return y;
+      };
+      const std::vector<float> want = run({});
+      for (int64_t tiles : {1, 2, 3, 4}) {
+        for (int64_t rows : {1, 6, 32, 77, 512}) EXPECT_EQ(run({tiles, rows}), want);
+      }
+    }
+  }
+}
+
+TEST(KernelSearch, KeepsWhatItMeasured) {
+  const auto ctx = testing::MakeContext(2);
+  KernelSearchOptions options;
+  options.tokens = 64;
+  options.measure = 3;
+  options.exhaustive = true;
+  const auto r = SearchKernel(*ctx, Format(4, kernels::Structure::kDense), options);
+  ASSERT_TRUE(r.ok()) << r.status().message();
+  EXPECT_EQ(r->measured, 3);
+  EXPECT_GT(r->candidates.size(), 3u);
+  EXPECT_LE(r->chosen_seconds, r->default_seconds);
+  for (size_t i = 1; i < r->candidates.size(); ++i) {
+    EXPECT_LE(r->candidates[i - 1].predicted_seconds, r->candidates[i].predicted_seconds);
+    EXPECT_GE(r->candidates[i].seconds, r->exhaustive_seconds);
+  }
+}
+
+TEST(KernelSearch, FilesSurviveAndAreChecked) {
+  namespace fs = std::filesystem;
+  const fs::path path =
+      fs::path(::testing::TempDir()) / ("edgewise-tuning-" + std::to_string(::getpid()) + ".json");
+  KernelTuning tuning, back;
+  tuning.Set({128, 64, 4, 1}, {2, 96});
+  ASSERT_TRUE(SaveTuning(tuning, path.string()).ok());
+  ASSERT_TRUE(LoadTuning(path.string(), &back).ok());
+  EXPECT_EQ(back.all(), tuning.all());
+  std::ofstream(path)
+      << R"({"products": [{"out": 1, "in": 1, "bits": 4, "structure": 0, "tiles": 9, "task_rows": 1}]})";
+  EXPECT_FALSE(LoadTuning(path.string(), &back).ok());
+  std::ofstream(path) << R"({"products": [{}]})";
+  EXPECT_FALSE(LoadTuning(path.string(), &back).ok());
+  fs::remove(path);
+  EXPECT_TRUE(LoadTuning(path.string(), &back).ok());
+}
+
+}  // namespace
+}  // namespace edgewise::schedule
