@@ -20,6 +20,7 @@ class Chat : public Command {
 
   void Declare(CLI::App& app) override {
     DeclareModel(app, model_);
+    DeclareMemory(app, model_);
     app.add_option("--system", system_, "System message");
     app.add_option("-p,--prompt", prompt_, "One message; answer it and stop");
     app.add_option("-c,--ctx", model_.max_context, "Context length (default: the model's limit)")

@@ -26,6 +26,7 @@ class Eval : public Command {
   void Declare(CLI::App& app) override {
     DeclareModel(app, model_);
     DeclareCache(app, model_);
+    DeclareMemory(app, model_);
     app.add_option("--data", data_, "Text or JSONL file; with --task mmlu: its archive or folder");
     app.add_option("--protocol", protocol_, "Perplexity as defined by: fixed, lm-eval, llama.cpp");
     app.add_option("--task", task_,

@@ -20,6 +20,7 @@ class Generate : public Command {
 
   void Declare(CLI::App& app) override {
     DeclareModel(app, model_);
+    DeclareMemory(app, model_);
     app.add_option("-p,--prompt", prompt_, "The text to continue");
     app.add_option("-f,--prompt-file", prompt_file_, "Read the prompt from a file");
     app.add_flag("--no-special", no_special_, "Do not add what the tokenizer puts before a text");

@@ -25,6 +25,8 @@ namespace edgewise::cli {
 namespace {
 
 constexpr int kPreviewSamples = 3;
+// Of a micro-batch of a window, head and backward pass included: its layers upwards.
+constexpr double kForwardShare = 0.2;
 // Until it is known how much room there is for the weights.
 constexpr int64_t kEverything = int64_t{1} << 60;
 
@@ -306,6 +308,11 @@ class Tune : public Command {
     }
     const double mean_micro = tokens / static_cast<double>(data.train->batches_per_epoch());
     double total = per_token * mean_micro * static_cast<double>(steps * flags_.grad_accum);
+    if (flags_.method == "edge" && !flags_.no_cache) {
+      // The states below each window but the first are made once, by the forward pass of a window.
+      const auto windows = static_cast<double>(flags_.exits > 0 ? flags_.exits : 4);
+      total += kForwardShare * per_token * tokens * (windows - 1);
+    }
     if (data.valid != nullptr) {
       for (const data::Example& e : data.valid->examples()) {
         valid_tokens += static_cast<double>(e.ids.size());

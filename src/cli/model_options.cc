@@ -21,6 +21,9 @@ void DeclareModel(CLI::App& app, ModelOptions& options) {
       ->capture_default_str();
   app.add_flag("--keep-quant", options.keep_quant,
                "GGUF: compute on its quantised blocks as they are, in the file's size");
+}
+
+void DeclareMemory(CLI::App& app, ModelOptions& options) {
   app.add_option("--memory", options.memory, "Most resident memory, for example 2GiB");
   app.add_option("--weights-io", options.weights_io,
                  "How weights are read that do not fit --memory: cached, direct (past the page "

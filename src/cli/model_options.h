@@ -26,6 +26,8 @@ void DeclareModel(CLI::App& app, ModelOptions& options);
 
 // --cache-type.
 void DeclareCache(CLI::App& app, ModelOptions& options);
+// --memory and --weights-io, for the commands that keep the promise through OpenSession.
+void DeclareMemory(CLI::App& app, ModelOptions& options);
 
 // With --memory the weights are streamed where they do not fit beside everything else; what is left
 // for them is decided by the KV cache for max_context (generation) or by `rows` rows of a pass.
