@@ -99,6 +99,19 @@ TEST_F(RunReportTest, ExitsAndVote) {
   EXPECT_THAT(html, HasSubstr("exit after 12 layers"));
 }
 
+TEST_F(RunReportTest, Schedule) {
+  Result<RunReport> r = ReadRun(env_, "/run");
+  ASSERT_TRUE(r.ok());
+  r->plan = Json::parse(R"({"predicted_seconds": 4, "simulated": true, "device": "a <device>",
+                           "streams": {"compute_seconds": 3, "load_seconds": 2}})");
+  EXPECT_THAT(RenderReport(*r), HasSubstr("A step takes 4.0 s, computing 75% of it (simulated)"));
+  r->plan["timeline"] = Json::parse(R"([{"stream": "c", "begin": 0, "end": 3, "name": "layer 0"},
+                                       {"stream": "l", "begin": 1, "end": 1e300, "name": 7}, 5])");
+  const std::string html = RenderReport(*r);
+  EXPECT_THAT(html, HasSubstr("layer 0: 0 to 3 s"));
+  EXPECT_THAT(html, Not(HasSubstr("<device>")));
+}
+
 TEST_F(RunReportTest, ADirectoryThatIsNoRunIsAnError) {
   ASSERT_TRUE(env_.CreateDirs("/empty").ok());
   Result<RunReport> r = ReadRun(env_, "/empty");

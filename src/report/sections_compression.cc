@@ -12,7 +12,7 @@
 namespace edgewise::report {
 namespace {
 
-constexpr size_t kMaxLayers = 512;
+constexpr size_t kMaxLayers = 512, kMaxSpans = 4000;
 
 std::string ErrorText(double relative) {
   return relative >= 1e-3 ? fmt::format("{:.2g}%", 100 * relative)
@@ -157,9 +157,56 @@ std::string PolicySection(const RunReport& r) {
   return Section("Compression", "", body);
 }
 
+// What `edgewise plan --json` says: a timeline of one step where it has one, else how long each
+// stream is busy.
 std::string ScheduleSection(const RunReport& r) {
-  (void)r;
-  return "";
+  const double seconds = NumberAt(r.plan, {"predicted_seconds"}, 0);
+  if (seconds <= 0) return "";
+  const bool simulated = At(r.plan, {"simulated"}) == true;
+  const std::string device = TextAt(r.plan, {"device"});
+  struct Stream {
+    const char *name, *key, *letter;
+    int color;
+  };
+  static constexpr Stream kStreams[] = {{"compute", "compute_seconds", "c", 0},
+                                        {"load", "load_seconds", "l", 1},
+                                        {"store", "store_seconds", "s", 2}};
+  const double busy = NumberAt(r.plan, {"streams", "compute_seconds"}, 0);
+  const std::string title =
+      fmt::format("A step takes {}, computing {:.0f}% of it{}", FormatSeconds(seconds),
+                  100 * std::min(1.0, busy / seconds), simulated ? " (simulated)" : "");
+  const std::string note =
+      (device.empty() ? std::string() : fmt::format("Predicted for {}. ", Shorten(device, 100))) +
+      "Reading and writing cost nothing where they hide behind computing.";
+  Timeline timeline;
+  timeline.label = "What each stream does during a step";
+  timeline.x_label = "time (s)";
+  const Json& spans = At(r.plan, {"timeline"});
+  for (const Stream& stream : kStreams) {
+    Timeline::Lane lane{stream.name, {}};
+    for (size_t i = 0; spans.is_array() && i < spans.size() && i < kMaxSpans; ++i) {
+      if (TextAt(spans[i], {"stream"}) != stream.letter) continue;
+      const double begin = NumberAt(spans[i], {"begin"}, 0), end = NumberAt(spans[i], {"end"}, 0);
+      lane.spans.push_back(
+          {begin, end, stream.color,
+           fmt::format("{}: {:.4g} to {:.4g} s", TextAt(spans[i], {"name"}), begin, end)});
+    }
+    if (!lane.spans.empty()) timeline.lanes.push_back(std::move(lane));
+  }
+  if (!timeline.lanes.empty()) {
+    return Section("Schedule", "", Figure(title, note, {}, [&](double width) {
+                     return DrawTimeline(timeline, width);
+                   }));
+  }
+  BarChart bars;
+  bars.label = "How long each stream is busy during a step";
+  bars.x_label = "time (s)";
+  for (const Stream& stream : kStreams) {
+    const double time = NumberAt(r.plan, {"streams", stream.key}, 0);
+    bars.bars.push_back({stream.name, time, FormatSeconds(time), stream.color});
+  }
+  return Section("Schedule", "",
+                 Figure(title, note, {}, [&](double width) { return DrawBars(bars, width); }));
 }
 
 }  // namespace edgewise::report
