@@ -35,7 +35,10 @@ LUC = ["--bits", "4", "--sparsity", "0.5", "--head-bits", "8"]
 STEPS = [
     ("vanilla", ["--method", "lora", "--bits", "16", *FIXED]),
     ("+ LUC (4 bits, 50% zero)", ["--method", "lora", *LUC, *FIXED]),
-    ("+ adaptive layer tuning", ["--method", "edge", *LUC, *FIXED]),
+    ("+ tuning the last 8 layers, trunk computed each step",
+     ["--method", "last-n", "--last-layers", "8", *LUC, *FIXED]),
+    ("+ scheduling", ["--method", "last-n", "--last-layers", "8", *LUC]),
+    ("+ cached trunk (adaptive layer tuning)", ["--method", "edge", *LUC, *FIXED]),
     ("+ scheduling", ["--method", "edge", *LUC]),
     ("vanilla with scheduling", ["--method", "lora", "--bits", "16"]),
 ]
