@@ -74,7 +74,8 @@ class Study:
             extra = ["--size", size] if size else []
             report = self.run(
                 "compress", self.args.model, "--calibration", self.args.calibration,
-                "--windows", self.args.windows, "--loss-tokens", self.args.loss_tokens, "--bits", bits, "--sparsity", sparsity,
+                "--windows", self.args.windows, "--loss-tokens", self.args.loss_tokens,
+                "--bits", bits, "--sparsity", sparsity,
                 "--policy", policy, "--quantizer", quantizer, "--pruner", pruner, "--table",
                 self.work / f"sensitivity-{quantizer}.json", "-o", out, *extra)
             result = {"method": method, "bits": bits, "sparsity": sparsity, "policy": policy,
@@ -95,37 +96,44 @@ class Study:
         path = self.work / f"sensitivity-{quantizer}.json"
         if not path.exists() and not self.out_of_time():
             self.run("profile", self.args.model, "--calibration", self.args.calibration,
-                     "--windows", self.args.windows, "--loss-tokens", self.args.loss_tokens, "--quantizer", quantizer,
+                     "--windows", self.args.windows, "--loss-tokens", self.args.loss_tokens,
+                     "--quantizer", quantizer,
                      "--pruner", pruner, "-o", path)
 
+    def cell(self, method, bits, sparsity, rows):
+        """The three policies and their rivals; False when time ran out."""
+        sizes = {}
+        for policy in ("uniform", "paper", "random"):
+            row = self.base(method, bits, sparsity, policy)
+            if row is None:
+                return False
+            sizes[policy] = row["bytes"]
+            rows.append(row)
+        sizes["paper"] = min(sizes["paper"], sizes["random"])
+        for rival in ("uniform", "paper"):
+            row = self.base(method, bits, sparsity, "budget", sizes[rival], f"budget-at-{rival}")
+            if row is None:
+                return False
+            rows.append(row)
+        return True
+
     def all(self, methods):
-        rows = []
+        """(rows, whether that is all of them)"""
+        rows, complete = [], True
         for method in methods:
             self.table_of_method(method)
+        for bits in self.args.bits:
             for sparsity in self.args.sparsities:
-                for bits in self.args.bits:
-                    sizes = {}
-                    for policy in ("uniform", "paper", "random"):
-                        row = self.base(method, bits, sparsity, policy)
-                        if row is None:
-                            return None
-                        sizes[policy] = row["bytes"]
-                        rows.append(row)
-                    sizes["paper"] = min(sizes["paper"], sizes["random"])
-                    for rival in ("uniform", "paper"):
-                        row = self.base(method, bits, sparsity, "budget", sizes[rival],
-                                        f"budget-at-{rival}")
-                        if row is None:
-                            return None
-                        rows.append(row)
-        return rows
+                for method in methods:
+                    complete &= self.cell(method, bits, sparsity, rows)
+        return rows, complete
 
 
 def rival_of(row, rows):
     """The budget policy of at most the same size (random has about the size of paper)."""
     label = "budget-at-uniform" if row["policy"] == "uniform" else "budget-at-paper"
-    return next(r for r in rows if r["label"] == label and
-                all(r[k] == row[k] for k in ("method", "bits", "sparsity")))
+    return next((r for r in rows if r["label"] == label and
+                 all(r[k] == row[k] for k in ("method", "bits", "sparsity"))), None)
 
 
 def markdown(study, rows, dense):
@@ -139,6 +147,8 @@ def markdown(study, rows, dense):
         if row["policy"] == "budget":
             continue
         rival = rival_of(row, rows)
+        if rival is None:
+            continue
         cells = []
         for n in names:
             better = rival["perplexity"][n] < row["perplexity"][n]
@@ -232,15 +242,18 @@ def main():
     p.add_argument("--methods", nargs="+", choices=["rtn", "gptq"], default=["rtn", "gptq"])
     p.add_argument("--threads", type=int, default=0)
     p.add_argument("--seconds", type=float, default=0, help="stop in order after so long")
+    p.add_argument("--partial", action="store_true", help="write what there is when time runs out")
     p.add_argument("--document", help="Markdown file whose study section is replaced")
     p.add_argument("--figure", help="SVG file to write")
     args = p.parse_args()
     study = Study(args)
     dense = study.dense()
-    rows = study.all([m for m, (q, _) in METHODS.items() if q in args.methods])
-    if rows is None or dense is None:
-        print("stopped; run again to go on")
-        return 4
+    rows, complete = study.all([m for m, (q, _) in METHODS.items() if q in args.methods])
+    if not complete:
+        print("stopped; run again to go on", file=sys.stderr)
+        if not args.partial or not rows:
+            return 4
+    rows.sort(key=lambda r: (list(METHODS).index(r["method"]), r["sparsity"], r["bits"]))
     table = markdown(study, rows, dense)
     print(table)
     if args.figure:
