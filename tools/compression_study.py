@@ -149,18 +149,18 @@ def markdown(study, rows, dense):
         if row["policy"] == "budget":
             continue
         rival = rival_of(row, rows)
+        mine = (f"| {row['method']} | {row['policy']} | {row['average_bits']:.2f} | "
+                f"{row['average_sparsity']:.0%} | {row['bytes'] / 1e6:.3f} | " +
+                " | ".join(f"{row['perplexity'][n]:.2f}" for n in names))
         if rival is None:
+            out.append(mine + " | not run |")
             continue
         cells = []
         for n in names:
             better = rival["perplexity"][n] < row["perplexity"][n]
             won, lost = won + better, lost + (not better)
             cells.append(f"{rival['perplexity'][n]:.2f}" + ("" if better else " (not lower)"))
-        out.append(
-            f"| {row['method']} | {row['policy']} | {row['average_bits']:.2f} | "
-            f"{row['average_sparsity']:.0%} | {row['bytes'] / 1e6:.3f} | " +
-            " | ".join(f"{row['perplexity'][n]:.2f}" for n in names) +
-            f" | {' / '.join(cells)} at {rival['bytes'] / 1e6:.3f} MB |")
+        out.append(mine + f" | {' / '.join(cells)} at {rival['bytes'] / 1e6:.3f} MB |")
     out.append("")
     out.append(f"Of {won + lost} comparisons at equal size `budget` is lower in {won}.")
     return "\n".join(out)
