@@ -9,10 +9,12 @@
 
 #include "base/rng.h"
 #include "base/units.h"
+#include "cli/bench_edge.h"
 #include "cli/bench_kernels.h"
 #include "cli/commands.h"
 #include "compress/compress_linear.h"
 #include "exec/memory.h"
+#include "infer/token_model.h"
 #include "kernels/matmul.h"
 #include "model/decoder.h"
 #include "model/flops.h"
@@ -68,15 +70,29 @@ class Bench : public Command {
     std::string shapes;
     for (const std::string& shape : model::NamedShapes()) shapes += " " + shape;
     app.add_option("--shape", shape_, "One of:" + shapes);
-    app.add_option("--method", method_, "tune: lora, last-n or full")
-        ->check(CLI::IsMember({"lora", "last-n", "full"}))
+    app.add_option("--method", method_, "tune: lora, last-n, full or edge")
+        ->check(CLI::IsMember({"lora", "last-n", "full", "edge"}))
         ->capture_default_str();
     app.add_option("--last-layers", last_layers_, "tune --method last-n: layers")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    app.add_option("--rank,--lora-rank", rank_, "tune: LoRA rank on all linears")
+    app.add_option("--rank,--lora-rank", rank_,
+                   "tune: LoRA rank on all linears (default: 8; edge: 64)")
+        ->check(CLI::PositiveNumber);
+    DeclareEdge(app, edge_.edge);
+    app.add_option("--epochs", edge_.epochs, "tune --method edge: passes over the documents")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
+    app.add_option("--documents", edge_.documents,
+                   "tune --method edge: steps of one pass, one document each")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_option("--supervised", edge_.supervised,
+                   "tune --method edge: share of the tokens that are learned")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    app.add_option("--vote", vote_exits_, "decode: so many exits that vote on every token")
+        ->check(CLI::Range(0, 64));
     app.add_flag("--recompute,--gradient-checkpointing", recompute_,
                  "tune: keep layer inputs only");
     app.add_option("--steps", steps_, "Measured steps (tune), runs (prefill) or tokens (decode)")
@@ -129,7 +145,7 @@ class Bench : public Command {
     inv.console().Log(fmt::format("{}: {} parameters, {} threads, {}", shape_,
                                   FormatCount(static_cast<double>(config->parameter_count())),
                                   ctx_->threads(), IsaName(ctx_->isa())));
-    if (what_ == "tune") return RunTune(inv, *model);
+    if (what_ == "tune") return method_ == "edge" ? RunEdge(inv, *model) : RunTune(inv, *model);
     return what_ == "prefill" ? RunPrefill(inv, *model) : RunDecode(inv, *model);
   }
 
@@ -146,11 +162,25 @@ class Bench : public Command {
     return model::MakeRandomPackedModel(config, options);
   }
 
+  // The figure is of the whole run: making the trunk's states is part of it.
+  Status RunEdge(Invocation& inv, const model::Model& model) {
+    edge_.rank = rank_ == kDefaultRank ? 0 : rank_;
+    edge_.tokens = tokens_;
+    edge_.recompute = recompute_;
+    edge_.seed = seed_;
+    EW_ASSIGN(EdgeBenchResult r, RunEdgeBench(inv, model, edge_));
+    r.details["method"] = method_;
+    r.details["run_seconds"] = r.seconds;
+    r.details["step_seconds_median"] = Median(r.step_seconds);
+    return Report(inv, model, r.tokens, {r.seconds}, r.flops, std::move(r.details));
+  }
+
   Status RunTune(Invocation& inv, model::Model& model) {
     tune::ModelMethodOptions options;
     EW_ASSIGN(options.kind, tune::ParseMethod(method_));
-    options.lora.r = rank_;
-    options.lora.lora_alpha = static_cast<double>(2 * rank_);
+    const int64_t rank = rank_ == kDefaultRank ? 8 : rank_;
+    options.lora.r = rank;
+    options.lora.lora_alpha = static_cast<double>(2 * rank);
     options.lora.targets = formats::LoraConfig::Targets::kAllLinear;
     options.last_layers = std::min(last_layers_, model.config().num_layers());
     options.recompute = recompute_;
@@ -193,7 +223,7 @@ class Bench : public Command {
     work.train_from = options.kind == tune::MethodKind::kLastN
                           ? model.config().num_layers() - options.last_layers
                           : 0;
-    work.lora_rank = work.full ? 0 : rank_;
+    work.lora_rank = work.full ? 0 : rank;
     work.recompute = recompute_;
     OrderedJson extra;
     extra["method"] = method_;
@@ -236,7 +266,27 @@ class Bench : public Command {
     model::DecoderOptions options;
     options.max_context = tokens_ + steps + 1;
     EW_ASSIGN(options.kv_form, model::ParseKvForm(cache_type_).WithContext("--cache-type"));
-    EW_ASSIGN(auto decoder, model::Decoder::Create(*ctx_, model, options));
+    std::optional<model::ExitSet> exits;
+    std::optional<infer::Voter> voter;
+    std::unique_ptr<infer::TokenModel> decoder;
+    int64_t kv_bytes = 0;
+    if (vote_exits_ > 0) {
+      EW_ASSIGN(exits, model::ExitSet::Random(model.config(), vote_exits_,
+                                              rank_ == kDefaultRank ? 8 : rank_, seed_));
+      infer::VotePolicy policy;
+      policy.config.rule = vote::Rule::kWeighted;
+      policy.config.temperatures.assign(static_cast<size_t>(vote_exits_), 1.0);
+      policy.config.weights.assign(static_cast<size_t>(vote_exits_),
+                                   1.0 / static_cast<double>(vote_exits_));
+      voter.emplace(*ctx_, std::move(policy), static_cast<int>(vote_exits_), model.config().vocab);
+      EW_ASSIGN(auto forked, model::ForkedDecoder::Create(*ctx_, model, *exits, options));
+      kv_bytes = forked->kv_bytes();
+      decoder = std::make_unique<infer::VotingTokenModel>(std::move(forked), *voter);
+    } else {
+      EW_ASSIGN(auto plain, model::Decoder::Create(*ctx_, model, options));
+      kv_bytes = plain->kv_bytes();
+      decoder = std::make_unique<infer::PlainTokenModel>(std::move(plain));
+    }
     const std::vector<int32_t> ids = RandomTokens(tokens_ + steps + 1, model.config().vocab, seed_);
     const std::span<const int32_t> all(ids);
     EW_RETURN_IF_ERROR(decoder->Prefill(all.first(static_cast<size_t>(tokens_))).status());
@@ -248,7 +298,8 @@ class Bench : public Command {
       if (i > 0) seconds.push_back(Now() - start);
     }
     OrderedJson extra;
-    extra["kv_bytes"] = decoder->kv_bytes();
+    extra["kv_bytes"] = kv_bytes;
+    if (vote_exits_ > 0) extra["vote_exits"] = vote_exits_;
     extra["weight_gbytes_per_second"] =
         static_cast<double>(model.weight_bytes()) / Median(seconds) * 1e-9;
     return Report(inv, model, 1, seconds, model::DecodeFlops(model.config(), tokens_ + steps / 2),
@@ -293,12 +344,15 @@ class Bench : public Command {
   }
 
   ExecContext* ctx_ = nullptr;
+  static constexpr int64_t kDefaultRank = 0;
+  EdgeBenchOptions edge_;
+  int64_t vote_exits_ = 0;
   std::string what_, shape_, method_ = "lora", dtype_ = "fp32", pattern_ = "unstructured",
                              cache_type_ = "f32";
   int bits_ = 0, group_ = 64, embedding_bits_ = 8;
   double sparsity_ = 0;
   bench::KernelBenchOptions kernels_;
-  int64_t last_layers_ = 16, rank_ = 8, steps_ = 0, tokens_ = 512;
+  int64_t last_layers_ = 16, rank_ = kDefaultRank, steps_ = 0, tokens_ = 512;
   uint64_t seed_ = 1;
   bool recompute_ = false;
 };

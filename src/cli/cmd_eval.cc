@@ -8,8 +8,10 @@
 #include "cli/commands.h"
 #include "cli/counter_line.h"
 #include "cli/data_options.h"
+#include "cli/exits_json.h"
 #include "cli/model_options.h"
 #include "eval/dataset.h"
+#include "eval/exits.h"
 #include "eval/multiple_choice.h"
 #include "eval/perplexity.h"
 #include "io/env.h"
@@ -121,7 +123,18 @@ class Eval : public Command {
       line.Update(done, total, figure);
     };
     OrderedJson json;
-    if (task_.empty()) {
+    if (task_.empty() && session.exits() != nullptr) {
+      EW_ASSIGN(const eval::ExitsOnDataset r, eval::ScoreExits(session, set.examples, options));
+      const infer::RuleScore& chosen = r.scores[r.chosen];
+      json["loss"] = chosen.nll;
+      json["nll"] = chosen.nll;
+      json["perplexity"] = std::exp(chosen.nll);
+      json["tokens"] = r.tokens;
+      json["token_accuracy"] = chosen.accuracy;
+      json["exits"] = ExitsJson(*session.exits(), r.scores);
+      json["best_exit"] = r.best_exit;
+      json["vote"] = VoteJson(session.voter()->policy(), r.scores, r.gain, r.tokens);
+    } else if (task_.empty()) {
       EW_ASSIGN(const eval::DatasetLoss loss, eval::LossOnDataset(session, set.examples, options));
       json["loss"] = loss.nll;
       json["nll"] = loss.nll;

@@ -7,8 +7,10 @@
 #include "cli/merge_output.h"
 #include "formats/hf_dir.h"
 #include "infer/dense_export.h"
+#include "infer/export_exit.h"
 #include "io/env.h"
 #include "io/json.h"
+#include "model/exit_set.h"
 #include "model/lora.h"
 
 namespace edgewise::cli {
@@ -27,6 +29,8 @@ class Export : public Command {
     app.add_option("--base,--model", base_, "The base model (default: the one the run names)");
     app.add_option("--dtype", dtype_, "hf: type of the matrices: as-stored, fp32, bf16, fp16")
         ->capture_default_str();
+    app.add_option("--exit", exit_,
+                   "Of a run with exits: which one, from 0 (default: the deepest)");
     app.add_flag("--overwrite", overwrite_, "Replace the output directory");
   }
 
@@ -38,6 +42,7 @@ class Export : public Command {
     if (env.Exists(out_) && !overwrite_) {
       return InvalidArgument(out_ + " exists already; choose another directory or --overwrite");
     }
+    if (model::ExitSet::Exists(run_)) return ExportExit(inv);
     const bool adapter = env.Exists(JoinPath(run_, "adapter_config.json"));
     if (!adapter && !env.Exists(JoinPath(run_, "config.json")) && !run_.ends_with(".gguf")) {
       return NotFound(run_ +
@@ -95,6 +100,37 @@ class Export : public Command {
     json["format"] = "peft";
     json["base"] = base_name;
     json["parameters"] = adapter.parameter_count();
+    inv.console().SetResult(std::move(json));
+    return Status::Ok();
+  }
+
+  // One exit of a run of adaptive layer tuning.
+  Status ExportExit(Invocation& inv) {
+    EW_ASSIGN(const std::string base_name, BaseName());
+    EW_ASSIGN(const formats::ModelLocation base, formats::ResolveModel(base_name));
+    infer::MergeOptions options;
+    Result<std::optional<DType>> dtype = ParseMergeDType(dtype_);
+    if (!dtype.ok()) return InvalidArgument("--dtype: " + dtype.status().message());
+    options.dtype = *dtype;
+    options.overwrite = overwrite_;
+    // The config alone is needed; opening the model maps its weights, which costs nothing.
+    EW_ASSIGN(const auto model, model::Model::Load(base.path));
+    EW_ASSIGN(const model::ExitSet exits, model::ExitSet::Load(run_, model->config()));
+    const int k = exit_ < 0 ? exits.size() - 1 : exit_;
+    if (to_ == "hf") {
+      EW_ASSIGN(ExecContext * exec, inv.Exec());
+      EW_ASSIGN(const infer::MergeReport report,
+                infer::ExportExitToHf(*exec, base, run_, k, out_, options));
+      SetMergeResult(report, out_, inv.console());
+      return Status::Ok();
+    }
+    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
+    EW_RETURN_IF_ERROR(infer::ExportExitToPeft(model->config(), exits, k, base_name, out_));
+    OrderedJson json;
+    json["output"] = out_;
+    json["format"] = "peft";
+    json["base"] = base_name;
+    json["exit"] = k;
     inv.console().SetResult(std::move(json));
     return Status::Ok();
   }
@@ -158,6 +194,7 @@ class Export : public Command {
     return Unsupported(run_ + " holds a whole model, not an adapter: use --to hf");
   }
 
+  int exit_ = -1;
   std::string run_, to_, out_, base_, dtype_ = "as-stored";
   bool overwrite_ = false;
 };

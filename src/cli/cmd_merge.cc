@@ -7,6 +7,8 @@
 #include "cli/commands.h"
 #include "cli/merge_output.h"
 #include "formats/hf_dir.h"
+#include "infer/export_exit.h"
+#include "model/exit_set.h"
 
 namespace edgewise::cli {
 
@@ -71,6 +73,14 @@ class Merge : public Command {
     options.overwrite = overwrite_;
     EW_ASSIGN(const formats::ModelLocation base, formats::ResolveModel(model_));
     EW_ASSIGN(ExecContext * exec, inv.Exec());
+    if (model::ExitSet::Exists(adapter_)) {
+      EW_ASSIGN(const auto opened, model::Model::Load(base.path));
+      EW_ASSIGN(const auto exits, model::ExitSet::Load(adapter_, opened->config()));
+      EW_ASSIGN(const infer::MergeReport report,
+                infer::ExportExitToHf(*exec, base, adapter_, exits.size() - 1, out_, options));
+      SetMergeResult(report, out_, inv.console());
+      return Status::Ok();
+    }
     EW_ASSIGN(const infer::MergeReport report,
               infer::MergeToHfDirectory(*exec, base, adapter_, out_, options));
     SetMergeResult(report, out_, inv.console());

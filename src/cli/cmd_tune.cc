@@ -13,6 +13,8 @@
 #include "cli/tune_data.h"
 #include "cli/tune_options.h"
 #include "cli/tune_output.h"
+#include "cli/tune_predict.h"
+#include "cli/tune_vote.h"
 #include "exec/cpu.h"
 #include "exec/memory.h"
 #include "formats/hf_dir.h"
@@ -25,8 +27,6 @@ namespace edgewise::cli {
 namespace {
 
 constexpr int kPreviewSamples = 3;
-// Of a micro-batch of a window, head and backward pass included: its layers upwards.
-constexpr double kForwardShare = 0.2;
 // Until it is known how much room there is for the weights.
 constexpr int64_t kEverything = int64_t{1} << 60;
 
@@ -95,12 +95,12 @@ class Tune : public Command {
     TunePlan plan;
     EW_RETURN_IF_ERROR(Plan(*exec, *model, &method_options, data, asked, &plan));
     if (flags_.dry_run) {
-      // The windows of adaptive tuning are prepared on disk, which a dry run must not do.
+      std::unique_ptr<tune::Method> probe;
       if (flags_.method != "edge") {
-        EW_ASSIGN(auto probe,
-                  tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
-        EW_ASSIGN(plan.predicted_seconds, PredictSeconds(*probe, data, plan.steps));
+        EW_ASSIGN(probe, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
       }
+      EW_ASSIGN(plan.predicted_seconds,
+                Predict(inv, *exec, *model, location.path, data, plan, probe.get()));
       EW_ASSIGN(const std::vector<data::PreviewSample> samples,
                 data::PreviewDataset(data.train_path, pipeline->masker(),
                                      pipeline->OptionsFor("train"), kPreviewSamples));
@@ -108,12 +108,14 @@ class Tune : public Command {
     }
 
     std::unique_ptr<tune::Method> method;
-    if (flags_.method == "edge") {
-      EW_ASSIGN(method, MakeEdge(inv, *exec, *model, location.path, data, &plan));
-    } else {
+    if (flags_.method != "edge") {
       EW_ASSIGN(method, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
     }
-    EW_ASSIGN(plan.predicted_seconds, PredictSeconds(*method, data, plan.steps));
+    EW_ASSIGN(plan.predicted_seconds,
+              Predict(inv, *exec, *model, location.path, data, plan, method.get()));
+    if (flags_.method == "edge") {
+      EW_ASSIGN(method, MakeEdge(inv, *exec, *model, location.path, data, &plan, /*probe=*/false));
+    }
     console.Log(PlanText(plan, data.report));
 
     tune::TrainInputs inputs;
@@ -143,6 +145,11 @@ class Tune : public Command {
     if (status.ok() || trainer.result().state.step > 0) {
       OrderedJson json = ResultJson(plan, trainer.result(), flags_.out);
       if (model->stream() != nullptr) AddStreamStats(*model->stream(), &json);
+      if (status.ok()) {
+        EW_ASSIGN(TunedVote vote, FitRunVote(inv, *model, flags_.out, data));
+        json["exits"] = std::move(vote.exits);
+        json["vote"] = std::move(vote.vote);
+      }
       const std::string text = ResultText(json);
       console.SetResult(std::move(json), text);
     }
@@ -231,15 +238,20 @@ class Tune : public Command {
   Result<std::unique_ptr<tune::Method>> MakeEdge(Invocation& inv, ExecContext& ctx,
                                                  const model::Model& model,
                                                  const std::string& model_path,
-                                                 const TuneData& data, TunePlan* plan) const {
-    EW_ASSIGN(tune::EdgeOptions options, EdgeMethodOptions(flags_));
+                                                 const TuneData& data, TunePlan* plan,
+                                                 bool probe) const {
+    EW_ASSIGN(tune::EdgeOptions options, EdgeMethodOptions(flags_, model.config().num_layers()));
     options.total_steps = plan->steps;
+    // A run that sees no document twice has nothing to gain from a cache.
+    const bool once =
+        plan->steps * flags_.grad_accum <= plan->batches_per_epoch && options.exits.exits == 1;
+    if (probe || once) options.trunk.cache_path.clear();
     // The states below a window depend on the base and on how the windows below were tuned.
     EW_ASSIGN(const std::string base, tune::FingerprintModel(model_path));
-    const std::string made_by =
-        fmt::format("{} {} {} {} {} {} {} {} {} {} {}", base, data.train->fingerprint(),
-                    flags_.rank, flags_.alpha, flags_.dropout, flags_.targets, flags_.lr,
-                    flags_.lr_schedule, flags_.grad_accum, plan->steps, flags_.seed);
+    const std::string made_by = options.trunk.mode == tune::TrunkMode::kFrozen
+                                    ? base
+                                    : fmt::format("{} {} {} {}", base, data.train->fingerprint(),
+                                                  plan->steps, TuneOptionsText(flags_));
     // "xxh3:" and 32 hexadecimal digits.
     options.trunk.base_hash =
         std::strtoull(tune::FingerprintText(made_by).substr(5, 16).c_str(), nullptr, 16);
@@ -250,8 +262,15 @@ class Tune : public Command {
     }
     if (!options.trunk.cache_path.empty()) {
       EW_RETURN_IF_ERROR(PosixEnv().CreateDirs(flags_.out));
-      // A new run tunes the windows below anew, perhaps with other options.
-      if (flags_.resume.empty()) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(options.trunk.cache_path));
+      // A new run tunes the windows below anew, perhaps with other options. A frozen trunk stays.
+      const bool cumulative = options.trunk.mode == tune::TrunkMode::kCumulative;
+      if (flags_.resume.empty() && cumulative)
+        EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(options.trunk.cache_path));
+    }
+    if (options.order == tune::ExitOrder::kAdaptive && data.valid != nullptr) {
+      for (int64_t i = 0; i < std::min<int64_t>(data.valid->batches_per_epoch(), 16); ++i) {
+        EW_ASSIGN(options.held_out.emplace_back(), data.valid->Get(0, i));
+      }
     }
     Console& console = inv.console();
     double last = Now();
@@ -270,6 +289,8 @@ class Tune : public Command {
     request.max_tokens = data.max_tokens;
     request.runtime_bytes = plan->memory.runtime;
     request.pass = &need;
+    for (const model::Parameter& p : method->params()) request.trained += p.count;
+    plan->trainable_parameters = request.trained;
     plan->recompute = flags_.recompute;
     if (model.stream() != nullptr) {
       EW_ASSIGN(const tune::MemoryFit fit,
@@ -287,41 +308,17 @@ class Tune : public Command {
     return std::unique_ptr<tune::Method>(std::move(method));
   }
 
-  // By the first micro-batch, run twice: the second time without first touches of memory. Forward
-  // alone (validation) is taken as a third of it.
-  Result<double> PredictSeconds(tune::Method& method, const TuneData& data, int64_t steps) const {
-    EW_ASSIGN(const TokenBatch batch, data.train->Get(0, 0));
-    double seconds = 0;
-    for (int run = 0; run < 2; ++run) {
-      std::vector<int32_t> active;
-      EW_RETURN_IF_ERROR(method.BeginStep(0, &active));
-      const double start = Now();
-      EW_RETURN_IF_ERROR(
-          method.Micro(batch, {.step = 0, .micro = 0, .seed = flags_.seed, .grad_scale = 1.0})
-              .status());
-      seconds = Now() - start;
-    }
-    const double per_token = seconds / static_cast<double>(batch.size());
-    double tokens = 0, valid_tokens = 0;
-    for (const data::Example& e : data.train->examples()) {
-      tokens += static_cast<double>(e.ids.size());
-    }
-    const double mean_micro = tokens / static_cast<double>(data.train->batches_per_epoch());
-    double total = per_token * mean_micro * static_cast<double>(steps * flags_.grad_accum);
-    if (flags_.method == "edge" && !flags_.no_cache) {
-      // The states below each window but the first are made once, by the forward pass of a window.
-      const auto windows = static_cast<double>(flags_.exits > 0 ? flags_.exits : 4);
-      total += kForwardShare * per_token * tokens * (windows - 1);
-    }
-    if (data.valid != nullptr) {
-      for (const data::Example& e : data.valid->examples()) {
-        valid_tokens += static_cast<double>(e.ids.size());
-      }
-      const int64_t passes = 1 + (flags_.no_eval_at_start ? 0 : 1) +
-                             (flags_.eval_every > 0 ? steps / flags_.eval_every : 0);
-      total += per_token / 3 * valid_tokens * static_cast<double>(passes);
-    }
-    return total;
+  // What the run will take: by the first micro-batch. Method edge is tried without its cache, whose
+  // making belongs to the run.
+  Result<double> Predict(Invocation& inv, ExecContext& ctx, const model::Model& model,
+                         const std::string& model_path, const TuneData& data, TunePlan plan,
+                         tune::Method* method) const {
+    PredictRequest request{data, plan.steps, flags_.grad_accum, flags_.seed,
+                           1 + (flags_.no_eval_at_start ? 0 : 1) +
+                               (flags_.eval_every > 0 ? plan.steps / flags_.eval_every : 0)};
+    if (method != nullptr) return PredictSeconds(*method, request);
+    EW_ASSIGN(auto probe, MakeEdge(inv, ctx, model, model_path, data, &plan, /*probe=*/true));
+    return PredictEdgeSeconds(static_cast<tune::EdgeMethod&>(*probe), model.config(), request);
   }
 
   static Status DryRun(Console& console, const TunePlan& plan, const TuneData& data,

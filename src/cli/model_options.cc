@@ -10,10 +10,15 @@
 #include "model/training_pass.h"
 #include "model/weight_stream.h"
 
+#include "io/env.h"
+#include "io/json.h"
+
 namespace edgewise::cli {
 
 void DeclareModel(CLI::App& app, ModelOptions& options) {
-  app.add_option("model", options.model, "Hugging Face directory, GGUF file or hub id");
+  app.add_option(
+      "model", options.model,
+      "Hugging Face directory, GGUF file, hub id, or a run directory of 'edgewise tune'");
   app.add_option("--adapter,--lora", options.adapter,
                  "PEFT adapter, or the run directory of 'edgewise tune'");
   app.add_option("--dtype", options.dtype,
@@ -21,6 +26,12 @@ void DeclareModel(CLI::App& app, ModelOptions& options) {
       ->capture_default_str();
   app.add_flag("--keep-quant", options.keep_quant,
                "GGUF: compute on its quantised blocks as they are, in the file's size");
+  app.add_option("--vote", options.vote,
+                 "How a run's exits vote: max-prob, mean, weighted, confident, single:K (default: "
+                 "as the run found best)");
+  app.add_option("--early-stop", options.early_stop,
+                 "A token ends at the first exit that is so sure of it (probability); 0: never")
+      ->check(CLI::Range(0.0, 1.0));
 }
 
 void DeclareMemory(CLI::App& app, ModelOptions& options) {
@@ -50,8 +61,8 @@ Status FitSession(Invocation& inv, infer::Session& session, int64_t limit, int64
   EW_ASSIGN(ExecContext * exec, inv.Exec());
   model::WeightStream* stream = session.model().stream();
   const model::ModelConfig& c = session.model().config();
-  EW_ASSIGN(model::Decoder * decoder, session.decoder());
-  const int64_t decoding = decoder->kv_bytes() + decoder->scratch_bytes();
+  EW_ASSIGN(const infer::TokenModel* decoder, session.decoder());
+  const int64_t decoding = decoder->resident_bytes();
   const int64_t rows = max_context > 0 ? max_context : std::min<int64_t>(c.max_positions, 2048);
   const model::TrainingPass pass(*exec, session.model(), rows);
   model::PassOptions forward;
@@ -76,6 +87,20 @@ Status FitSession(Invocation& inv, infer::Session& session, int64_t limit, int64
   return stream->SetBudget(budget);
 }
 
+// The base that a run directory names; "" when `path` is no such directory.
+Result<std::string> BaseOfRun(const std::string& path) {
+  const std::string file = JoinPath(path, "edgewise.json");
+  if (!PosixEnv().Exists(file) || PosixEnv().Exists(JoinPath(path, "config.json"))) {
+    return std::string();
+  }
+  EW_ASSIGN(const Json run, ReadJsonFile(file));
+  if (!run.is_object() || !run.contains("base") || !run["base"].is_object() ||
+      !run["base"].contains("path") || !run["base"]["path"].is_string()) {
+    return std::string();
+  }
+  return run["base"]["path"].get<std::string>();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const ModelOptions& options) {
@@ -86,6 +111,14 @@ Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const Model
   session.load.storage = *storage;
   session.load.keep_quant = options.keep_quant;
   session.adapter = options.adapter;
+  session.vote = options.vote;
+  session.stop_above = options.early_stop;
+  std::string name = options.model;
+  EW_ASSIGN(const std::string base, BaseOfRun(name));
+  if (!base.empty() && options.adapter.empty()) {
+    session.adapter = name;
+    name = base;
+  }
   session.max_context = options.max_context;
   Result<model::KvForm> form = model::ParseKvForm(options.cache_type);
   if (!form.ok()) return InvalidArgument("--cache-type: " + form.status().message());
@@ -100,7 +133,7 @@ Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const Model
     session.load.stream.direct_io = options.weights_io == "direct";
   }
   EW_ASSIGN(ExecContext * exec, inv.Exec());
-  EW_ASSIGN(auto opened, infer::Session::Open(*exec, options.model, session));
+  EW_ASSIGN(auto opened, infer::Session::Open(*exec, name, session));
   for (const std::string& note : opened->model().notes()) inv.console().Log("note: " + note);
   if (limit > 0) EW_RETURN_IF_ERROR(FitSession(inv, *opened, limit, options.max_context));
   return opened;

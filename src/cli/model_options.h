@@ -19,9 +19,12 @@ struct ModelOptions {
   std::string cache_type = "f32";
   std::string memory;
   std::string weights_io = "cached";
+  std::string vote;        // of a run with exits; "": as the run says
+  double early_stop = -1;  // probability; negative: as the run says
 };
 
-// The positional MODEL, --adapter, --dtype, --keep-quant.
+// The positional MODEL (or RUN: its base with its adapter), --adapter, --dtype, --vote,
+// --keep-quant, --early-stop.
 void DeclareModel(CLI::App& app, ModelOptions& options);
 
 // --cache-type.

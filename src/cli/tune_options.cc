@@ -1,6 +1,7 @@
 #include "cli/tune_options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <charconv>
@@ -59,9 +60,8 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
          "(LoRA on the last layers) or full")
       ->check(CLI::IsMember({"edge", "lora", "last-n", "full"}))
       ->capture_default_str();
-  app.add_option("--lora-rank,--rank,--lora-r", f.rank, "LoRA rank")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
+  app.add_option("--lora-rank,--rank,--lora-r", f.rank, "LoRA rank (default: 16; edge: 64)")
+      ->check(CLI::Range(1, 4096));
   app.add_option("--lora-alpha,--alpha", f.alpha, "LoRA scale is alpha / rank (default: 2 rank)")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--lora-dropout", f.dropout, "Dropout on the adapter's input")
@@ -78,14 +78,7 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
   app.add_option("--last-layers,--num-layers", f.last_layers, "last-n: how many layers")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--exits", f.exits, "edge: into how many windows the layers are cut (default: 4)")
-      ->check(CLI::NonNegativeNumber);
-  app.add_flag("--no-cache", f.no_cache,
-               "edge: compute the states below a window again in every step");
-  app.add_option("--cache-form", f.cache_codec, "edge: cached states as f32, bf16 or int8")
-      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
-      ->capture_default_str();
-  app.add_option("--cache-limit", f.cache_limit, "edge: most disk space of the cache, as 2GiB");
+  DeclareEdge(app, f.edge);
   app.add_option("--head-skip", f.head_skip,
                  "Leave blocks of the vocabulary below this probability out of the gradient")
       ->check(CLI::Range(0.0, 0.99))
@@ -163,22 +156,14 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
       ->capture_default_str();
 }
 
-Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& f) {
+Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& f, int64_t layers) {
   EW_ASSIGN(const tune::ModelMethodOptions lora, MethodOptions(f));
   if (!f.init_adapter.empty()) {
     return InvalidArgument("--init-adapter is for the methods lora and last-n");
   }
   tune::EdgeOptions o;
   o.lora = lora.lora;
-  o.exits.exits = f.exits;
-  o.trunk.mode = tune::TrunkMode::kCumulative;
-  EW_ASSIGN(o.trunk.codec, tune::ParseHiddenCodec(f.cache_codec));
-  if (!f.cache_limit.empty()) {
-    Result<int64_t> limit = ParseBytes(f.cache_limit);
-    if (!limit.ok()) return InvalidArgument("--cache-limit: " + limit.status().message());
-    o.trunk.cache_max_bytes = *limit;
-  }
-  if (!f.no_cache) o.trunk.cache_path = f.out + "/trunk-states.cache";
+  EW_RETURN_IF_ERROR(ApplyEdge(f.edge, layers, f.out, &o));
   o.seed = lora.init_seed;
   o.recompute = f.recompute;
   o.head_skip_below = static_cast<float>(f.head_skip);
@@ -186,13 +171,27 @@ Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& f) {
   return o;
 }
 
+std::string TuneOptionsText(const TuneFlags& f) {
+  const EdgeFlags& e = f.edge;
+  return fmt::format(
+      "{} {} {} {} {} {} {} | {} {} {} {} {} {} {} {} {} {} {} {} {} | {} {} {} {} {} {} {} {} | "
+      "{} "
+      "{} {} {} {} {} {}",
+      f.rank, f.alpha, f.dropout, f.targets, f.rslora, fmt::join(f.rank_pattern, ","),
+      fmt::join(f.alpha_pattern, ","), e.exits, e.window, e.first_layer, e.windows, e.window_steps,
+      e.trunk, e.schedule, e.rate_per_window, e.head, e.backward, e.head_lora_rank, e.paper_mode,
+      e.cache_codec, f.lr, f.min_lr, f.lr_schedule, f.warmup_ratio, f.warmup_steps, f.batch_size,
+      f.grad_accum, f.weight_decay, f.max_grad_norm, f.beta1, f.beta2, f.adam_eps, f.pack, f.seed,
+      f.head_skip);
+}
+
 Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& f) {
   tune::ModelMethodOptions o;
   // The adapter of `edge` is that of `lora`; what is trained when is decided elsewhere.
   EW_ASSIGN(o.kind, tune::ParseMethod(f.method == "edge" ? "lora" : f.method));
   o.head_skip_below = static_cast<float>(f.head_skip);
-  o.lora.r = f.rank;
-  o.lora.lora_alpha = f.alpha > 0 ? f.alpha : 2.0 * static_cast<double>(f.rank);
+  o.lora.r = f.rank > 0 ? f.rank : f.method == "edge" ? kEdgeRank : 16;
+  o.lora.lora_alpha = f.alpha > 0 ? f.alpha : 2.0 * static_cast<double>(o.lora.r);
   o.lora.lora_dropout = f.dropout;
   o.lora.use_rslora = f.rslora;
   if (f.targets == "all" || f.targets == "all-linear") {

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "cli/data_options.h"
+#include "cli/edge_options.h"
 #include "tune/edge_method.h"
 #include "tune/model_method.h"
 #include "tune/trainer.h"
@@ -19,7 +20,7 @@ struct TuneFlags {
   double val_fraction = 0.05;
 
   std::string method = "lora";
-  int64_t rank = 16;
+  int64_t rank = 0;  // 0: 16, or kEdgeRank
   double alpha = 0;  // 0: 2 * rank
   double dropout = 0;
   std::string targets = "all";
@@ -27,10 +28,7 @@ struct TuneFlags {
   std::vector<std::string> rank_pattern, alpha_pattern;  // "regex=value"
   int64_t last_layers = 16;
   std::string init_adapter;
-  // Method edge.
-  int64_t exits = 0;
-  bool no_cache = false;
-  std::string cache_codec = "bf16", cache_limit;
+  EdgeFlags edge;
   double head_skip = 0;
   std::string dtype = "as-stored";
   bool keep_quant = false;
@@ -62,7 +60,9 @@ void DeclareTune(CLI::App& app, TuneFlags& flags);
 
 // Error: names the flag.
 Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& flags);
-Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& flags);
+Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& flags, int64_t layers);
+// Every option that the tuned parameters depend on, as text to be compared.
+std::string TuneOptionsText(const TuneFlags& flags);
 Result<tune::TrainOptions> TrainerOptions(const TuneFlags& flags);
 
 }  // namespace edgewise::cli

@@ -71,7 +71,7 @@ Result<DatasetLoss> LossOnDataset(infer::Session& session,
   const int64_t row = std::max<int64_t>(longest, 512);
   const std::span<const data::Example> used(examples.data(), n);
   EW_ASSIGN(const auto rows, data::PackExamples(used, data::Packing::kInOrder, row));
-  Scorer scorer(session.exec(), session.model(), session.adapter(), row);
+  Scorer scorer(session, row);
   DatasetLoss out;
   double sum = 0, weight = 0;
   int64_t correct = 0, done = 0;
@@ -146,7 +146,7 @@ Result<AnswerScore> MatchLabels(infer::Session& session, const std::vector<data:
   // Sorted, so that neighbours share their first tokens.
   const std::vector<std::vector<int32_t>> choices(distinct.begin(), distinct.end());
   if (choices.size() < 2) return BadInput("fewer than two different answers to choose from");
-  EW_ASSIGN(model::Decoder * decoder, session.decoder());
+  EW_ASSIGN(infer::TokenModel * decoder, session.decoder());
   ChoiceScorer scorer(session, decoder->max_context());
   Tally tally(session);
   const size_t n = Limited(examples.size(), options.limit);

@@ -51,7 +51,7 @@ double Characters(const std::string& continuation) {
 
 // Brings the cache to exactly `tokens` and keeps the logits after the last one.
 Status ChoiceScorer::Prefill(std::span<const int32_t> tokens) {
-  EW_ASSIGN(model::Decoder * decoder, session_.decoder());
+  EW_ASSIGN(infer::TokenModel * decoder, session_.decoder());
   if (std::equal(tokens.begin(), tokens.end(), cached_.begin(), cached_.end())) {
     return Status::Ok();
   }
@@ -94,7 +94,7 @@ Result<std::vector<double>> ChoiceScorer::Score(
       *truncated = true;
     }
     EW_RETURN_IF_ERROR(Prefill(context));
-    EW_ASSIGN(model::Decoder * decoder, session_.decoder());
+    EW_ASSIGN(infer::TokenModel * decoder, session_.decoder());
     const auto vocab = static_cast<int64_t>(logits_.size());
     std::vector<float> after_context;
     if (continuation.size() > 1) after_context = logits_;
@@ -126,7 +126,7 @@ double BinaryStandardError(int64_t correct, int64_t n) {
 
 Result<ChoiceResult> ScoreQuestions(infer::Session& session, const std::vector<Question>& questions,
                                     const ChoiceOptions& options) {
-  EW_ASSIGN(model::Decoder * decoder, session.decoder());
+  EW_ASSIGN(infer::TokenModel * decoder, session.decoder());
   const int64_t ctx =
       options.ctx > 0 ? std::min(options.ctx, decoder->max_context()) : decoder->max_context();
   std::vector<const Question*> chosen;

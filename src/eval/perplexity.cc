@@ -26,9 +26,7 @@ struct Sums {
 class Runner {
  public:
   Runner(infer::Session& session, const PerplexityOptions& options, int64_t ctx)
-      : options_(options),
-        scorer_(session.exec(), session.model(), session.adapter(), ctx),
-        losses_(static_cast<size_t>(ctx)) {}
+      : options_(options), scorer_(session, ctx), losses_(static_cast<size_t>(ctx)) {}
 
   // `first_token`: replaces the first input of the window (llama-perplexity's BOS).
   Status Window(const std::vector<int32_t>& stream, const eval::Window& w,

@@ -1,13 +1,44 @@
 #include "eval/scorer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "kernels/loss.h"
+
 namespace edgewise::eval {
 
-Scorer::Scorer(ExecContext& ctx, const model::Model& model, const model::LoraAdapter* adapter,
-               int64_t max_tokens)
-    : adapter_(adapter), pass_(ctx, model, max_tokens) {}
+Scorer::Scorer(infer::Session& session, int64_t max_tokens) : session_(session) {
+  if (session.exits() != nullptr) {
+    exits_.emplace(session.exec(), session.model(), *session.exits(), max_tokens);
+  } else {
+    pass_.emplace(session.exec(), session.model(), max_tokens);
+  }
+}
+
+Result<kernels::HeadLossResult> Scorer::Run(const TokenBatch& batch, float* token_loss) {
+  if (pass_) {
+    model::PassOptions options;
+    options.lora = session_.adapter();
+    options.token_loss = token_loss;
+    return pass_->Run(batch, options);
+  }
+  kernels::HeadLossResult sum;
+  if (token_loss != nullptr) std::fill_n(token_loss, batch.size(), 0.0f);
+  EW_RETURN_IF_ERROR(exits_->Score(batch, [&](int64_t t, std::span<const float> logits) {
+    const std::span<const float> vote = session_.voter()->Combine(logits);
+    const int32_t target = batch.targets[static_cast<size_t>(t)];
+    double log_probability = 0;
+    kernels::LogSoftmaxAt(session_.exec(), 1, static_cast<int64_t>(vote.size()), vote.data(),
+                          &target, &log_probability);
+    if (token_loss != nullptr) token_loss[t] = static_cast<float>(-log_probability);
+    sum.loss_sum -= log_probability;
+    sum.weight_sum += 1;
+    ++sum.labelled;
+    sum.correct += std::max_element(vote.begin(), vote.end()) - vote.begin() == target;
+  }));
+  return sum;
+}
 
 Status Scorer::TokenLosses(std::span<const int32_t> ids, std::span<const int32_t> next,
                            int64_t first, std::span<float> losses) {
@@ -19,10 +50,7 @@ Status Scorer::TokenLosses(std::span<const int32_t> ids, std::span<const int32_t
   for (int64_t t = 0; t < first; ++t) {
     batch_.targets[static_cast<size_t>(t)] = TokenBatch::kNoTarget;
   }
-  model::PassOptions options;
-  options.lora = adapter_;
-  options.token_loss = losses.data();
-  EW_ASSIGN(const kernels::HeadLossResult sum, pass_.Run(batch_, options));
+  EW_ASSIGN(const kernels::HeadLossResult sum, Run(batch_, losses.data()));
   if (!std::isfinite(sum.loss_sum)) {
     return BadInput("the model's loss is not a number: its weights may be damaged");
   }
@@ -30,9 +58,7 @@ Status Scorer::TokenLosses(std::span<const int32_t> ids, std::span<const int32_t
 }
 
 Result<kernels::HeadLossResult> Scorer::BatchLoss(const TokenBatch& batch) {
-  model::PassOptions options;
-  options.lora = adapter_;
-  return pass_.Run(batch, options);
+  return Run(batch, nullptr);
 }
 
 }  // namespace edgewise::eval

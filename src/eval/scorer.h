@@ -3,12 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/status.h"
-#include "exec/context.h"
-#include "model/lora.h"
+#include "infer/exit_scorer.h"
+#include "infer/session.h"
 #include "model/training_pass.h"
 #include "tensor/token_batch.h"
 
@@ -16,10 +17,9 @@ namespace edgewise::eval {
 
 class Scorer {
  public:
-  // Inputs of up to max_tokens tokens. Everything passed must outlive the scorer; `adapter` may be
-  // null.
-  Scorer(ExecContext& ctx, const model::Model& model, const model::LoraAdapter* adapter,
-         int64_t max_tokens);
+  // Inputs of up to max_tokens tokens. The session must outlive the scorer. Exits score as they
+  // vote.
+  Scorer(infer::Session& session, int64_t max_tokens);
 
   // losses [ids.size()]: -log p(next[t] | ids[0..t]) in nats for t >= first, 0 before. `next` has
   // as many entries as `ids`. Error: too many tokens, ids out of the vocabulary, a loss that is not
@@ -31,8 +31,12 @@ class Scorer {
   Result<kernels::HeadLossResult> BatchLoss(const TokenBatch& batch);
 
  private:
-  const model::LoraAdapter* adapter_;
-  model::TrainingPass pass_;
+  // Loss of each supervised token of the batch; with exits, of their vote.
+  Result<kernels::HeadLossResult> Run(const TokenBatch& batch, float* token_loss);
+
+  infer::Session& session_;
+  std::optional<model::TrainingPass> pass_;
+  std::optional<infer::ExitScorer> exits_;
   TokenBatch batch_;
 };
 

@@ -71,7 +71,9 @@ Result<std::unique_ptr<Session>> Session::Open(ExecContext& ctx, const std::stri
             model::Model::Load(whole ? options.adapter : session->location_.path, options.load));
   EW_ASSIGN(text::Tokenizer tokenizer, LoadTokenizer(session->location_));
   session->tokenizer_.emplace(std::move(tokenizer));
-  if (!options.adapter.empty() && !whole) {
+  if (model::ExitSet::Exists(options.adapter)) {
+    EW_RETURN_IF_ERROR(session->OpenExits());
+  } else if (!options.adapter.empty() && !whole) {
     EW_ASSIGN(model::LoraAdapter adapter,
               model::LoadPeftAdapter(options.adapter, session->model_->config()));
     session->adapter_.emplace(std::move(adapter));
@@ -90,12 +92,39 @@ std::vector<bool> Session::DrawableIds() const {
   return allowed;
 }
 
-Result<model::Decoder*> Session::decoder() {
+Status Session::OpenExits() {
+  EW_ASSIGN(exits_, model::ExitSet::Load(options_.adapter, model_->config()));
+  EW_ASSIGN(std::optional<VotePolicy> policy, ReadVotePolicy(options_.adapter, exits_->size()));
+  if (!policy) {
+    // A run whose vote was never fitted: its deepest exit.
+    policy.emplace();
+    policy->config.single_exit = exits_->size() - 1;
+  }
+  if (!options_.vote.empty()) {
+    EW_ASSIGN(vote::VoteConfig named, vote::ParseRule(options_.vote, exits_->size()));
+    named.temperatures = policy->config.temperatures;
+    if (named.rule == vote::Rule::kWeighted && !policy->config.weights.empty()) {
+      named.weights = policy->config.weights;
+    }
+    policy->config = std::move(named);
+  }
+  if (options_.stop_above >= 0) policy->stop_above = options_.stop_above;
+  voter_.emplace(ctx_, std::move(*policy), exits_->size(), model_->config().vocab);
+  return Status::Ok();
+}
+
+Result<TokenModel*> Session::decoder() {
   if (decoder_ == nullptr) {
     model::DecoderOptions options;
     options.max_context = options_.max_context;
     options.kv_form = options_.kv_form;
-    EW_ASSIGN(decoder_, model::Decoder::Create(ctx_, *model_, options, adapter()));
+    if (exits_) {
+      EW_ASSIGN(auto decoder, model::ForkedDecoder::Create(ctx_, *model_, *exits_, options));
+      decoder_ = std::make_unique<VotingTokenModel>(std::move(decoder), *voter_);
+    } else {
+      EW_ASSIGN(auto decoder, model::Decoder::Create(ctx_, *model_, options, adapter()));
+      decoder_ = std::make_unique<PlainTokenModel>(std::move(decoder));
+    }
   }
   return decoder_.get();
 }
@@ -105,7 +134,7 @@ Result<Generation> Session::Generate(std::span<const int32_t> prompt,
   EW_RETURN_IF_ERROR(ValidateSampling(options.sampling));
   if (prompt.empty()) return InvalidArgument("the prompt is empty");
   if (options.max_tokens < 0) return InvalidArgument("max-tokens has to be 0 or more");
-  EW_ASSIGN(model::Decoder * decoder, this->decoder());
+  EW_ASSIGN(TokenModel * decoder, this->decoder());
   if (static_cast<int64_t>(prompt.size()) > decoder->max_context()) {
     return InvalidArgument(fmt::format("the prompt has {} tokens, the context holds {}",
                                        prompt.size(), decoder->max_context()));

@@ -16,7 +16,9 @@
 #include "exec/context.h"
 #include "formats/hf_dir.h"
 #include "infer/sampler.h"
-#include "model/decoder.h"
+#include "infer/token_model.h"
+#include "infer/vote_policy.h"
+#include "model/exit_set.h"
 #include "model/lora.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
@@ -30,6 +32,11 @@ struct SessionOptions {
   std::string adapter;
   model::KvForm kv_form = model::KvForm::kF32;
   int64_t max_context = 0;  // 0: the model's limit
+  // Of a run with exits: "" (the run's own rule), a voting rule, or "single:k" for one exit.
+  std::string vote;
+  // A token ends at the first exit whose most likely continuation has this probability; 0: never,
+  // negative: as the run says.
+  double stop_above = -1;
 };
 
 struct GenerateOptions {
@@ -81,8 +88,11 @@ class Session {
   const GenerationDefaults& defaults() const { return defaults_; }
   // false for ids that no token stands behind: such an id is never drawn.
   std::vector<bool> DrawableIds() const;
+  // The exits of a run of adaptive layer tuning and how they vote; null for other adapters.
+  const model::ExitSet* exits() const { return exits_ ? &*exits_ : nullptr; }
+  Voter* voter() { return voter_ ? &*voter_ : nullptr; }
   // Created on first use. Shares the session's cache: Generate reuses what is in it.
-  Result<model::Decoder*> decoder();
+  Result<TokenModel*> decoder();
 
  private:
   explicit Session(ExecContext& ctx) : ctx_(ctx) {}
@@ -94,7 +104,11 @@ class Session {
   std::optional<model::LoraAdapter> adapter_;
   std::optional<text::Tokenizer> tokenizer_;
   GenerationDefaults defaults_;
-  std::unique_ptr<model::Decoder> decoder_;
+  Status OpenExits();
+
+  std::optional<model::ExitSet> exits_;
+  std::optional<Voter> voter_;
+  std::unique_ptr<TokenModel> decoder_;
   std::vector<int32_t> cached_;  // tokens in the decoder's cache
 };
 

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "exec/context.h"
 #include "kernels/attention.h"
@@ -36,11 +37,29 @@ struct Block {
   kernels::AttentionShape attention_shape() const;
 };
 
+// Keys and values of earlier rows; the rows of the call follow them at cache.length().
+struct BlockCache {
+  KvCache* cache = nullptr;
+  int64_t from = 0;          // first_key counts from this position of the cache
+  float* scratch = nullptr;  // KvCache::Read's
+};
+
+// Some of the rows of a call: one of several streams that go through a layer together, so that
+// its weights are read once, each with an adapter and a cache of its own.
+struct BlockStream {
+  int64_t rows = 0;
+  const LoraAdapter* lora = nullptr;
+  BlockCache cache;
+};
+
 // The rows that a call computes, and what they may attend to.
 struct BlockRows {
   int64_t count = 0;
   const int32_t* positions = nullptr;  // [count], of the rotary embedding
   const int32_t* first_key = nullptr;  // [count], window of this layer included
+  // Inference only: the rows are those of these streams, one after the other, and `Block::lora` and
+  // the call's cache are not used. Empty: one stream.
+  std::span<const BlockStream> streams = {};
 };
 
 // What the backward pass needs of the forward pass, besides x. All [rows, ...], fp32. Without a
@@ -79,13 +98,6 @@ struct BlockScratch {
   float* dk = nullptr;       // [rows, kv_dim]
   float* dv = nullptr;       // [rows, kv_dim]
   AdapterScratch adapter;
-};
-
-// Keys and values of earlier rows; the rows of the call follow them at cache.length().
-struct BlockCache {
-  KvCache* cache = nullptr;
-  int64_t from = 0;          // first_key counts from this position of the cache
-  float* scratch = nullptr;  // KvCache::Read's
 };
 
 // y may be x, and `acts.x_mid` may be x when nothing is kept. y = null: only what the backward pass

@@ -29,6 +29,20 @@ struct Forward {
   void Project(LinearKind kind, const float* x, float* y, Accumulate acc) const {
     if (block.observer != nullptr) block.observer->Input(block.layer, kind, n, x);
     AdaptedForward(ctx, block.At(kind), n, x, y, acc, a.xa[static_cast<size_t>(kind)], s.adapter);
+    StreamAdapters(kind, x, y);
+  }
+  void StreamAdapters(LinearKind kind, const float* x, float* y) const {
+    for (const BlockStream& stream : rows.streams) {
+      const LoraSlot* slot =
+          stream.lora != nullptr ? stream.lora->slot(block.layer, kind) : nullptr;
+      if (slot != nullptr) {
+        kernels::LoraForward(ctx, stream.rows, slot->in, slot->out, slot->r, slot->scale, x,
+                             slot->in, slot->a, slot->b, a.xa[static_cast<size_t>(kind)], y,
+                             slot->out);
+      }
+      x += stream.rows * w[kind].weight.cols;
+      y += stream.rows * w[kind].weight.rows;
+    }
   }
   // Several projections of the same x, overwriting.
   template <size_t N>
@@ -43,6 +57,7 @@ struct Forward {
     for (size_t i = 0; i < N; ++i) {
       AdapterForward(ctx, block.At(kinds[i]), n, x, y[i], a.xa[static_cast<size_t>(kinds[i])],
                      s.adapter);
+      StreamAdapters(kinds[i], x, y[i]);
     }
   }
   void Rotate(int64_t heads, float* x) const {
@@ -76,23 +91,35 @@ struct Forward {
   }
 
   void Attend(const BlockCache* cache) const {
-    kernels::AttentionMask mask{rows.first_key, 0};
-    KvCache::View kv{a.k, a.v};
+    if (rows.streams.empty()) return AttendRows(cache, 0, n);
+    int64_t first = 0;
+    for (const BlockStream& stream : rows.streams) {
+      AttendRows(&stream.cache, first, stream.rows);
+      first += stream.rows;
+    }
+  }
+
+  void AttendRows(const BlockCache* cache, int64_t first, int64_t count) const {
+    const float *k = a.k + first * c.kv_dim(), *v = a.v + first * c.kv_dim();
+    kernels::AttentionMask mask{rows.first_key + first, 0};
+    KvCache::View kv{k, v};
     if (cache != nullptr) {
       const int64_t at = cache->cache->length();
-      cache->cache->Write(ctx, block.layer, at, n, a.k, a.v);
+      cache->cache->Write(ctx, block.layer, at, count, k, v);
       // A single query attends to rounded keys and values where they are.
-      if (const auto rounded = cache->cache->EncodedRows(block.layer); rounded && n == 1) {
-        kernels::KvAttention(ctx, block.attention_shape(), rounded->type, a.q,
-                             cache->from + rows.first_key[0], at + 1, rounded->k, rounded->v,
-                             a.attn);
+      if (const auto rounded = cache->cache->EncodedRows(block.layer); rounded && count == 1) {
+        kernels::KvAttention(ctx, block.attention_shape(), rounded->type, a.q + first * c.q_dim(),
+                             cache->from + rows.first_key[first], at + 1, rounded->k, rounded->v,
+                             a.attn + first * c.q_dim());
         return;
       }
-      kv = cache->cache->Read(ctx, block.layer, cache->from, at + n - cache->from, cache->scratch);
+      kv = cache->cache->Read(ctx, block.layer, cache->from, at + count - cache->from,
+                              cache->scratch);
       mask.q_offset = at - cache->from;
     }
-    kernels::AttentionForward(ctx, block.attention_shape(), mask, n, a.q, c.q_dim(), kv.k, kv.v,
-                              c.kv_dim(), a.attn, c.q_dim(), a.lse);
+    kernels::AttentionForward(ctx, block.attention_shape(), mask, count, a.q + first * c.q_dim(),
+                              c.q_dim(), kv.k, kv.v, c.kv_dim(), a.attn + first * c.q_dim(),
+                              c.q_dim(), a.lse);
   }
 
   void Mlp(float* y) const {

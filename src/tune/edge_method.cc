@@ -4,24 +4,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <utility>
 
 #include "base/rng.h"
-#include "formats/safetensors.h"
-#include "io/json.h"
 #include "kernels/weight_rows.h"
+#include "model/flops.h"
 #include "model/held_weights.h"
 #include "tune/optimizer.h"
 #include "tune/peft_files.h"
 
 namespace edgewise::tune {
-namespace {
-
-constexpr const char* kStateFile = "edge.safetensors";
-
-}  // namespace
-
 Result<HeadMode> ParseHeadMode(std::string_view name) {
   for (HeadMode mode : {HeadMode::kShared, HeadMode::kCopy}) {
     if (HeadModeName(mode) == name) return mode;
@@ -56,10 +48,22 @@ Result<std::unique_ptr<EdgeMethod>> EdgeMethod::Create(ExecContext& ctx, const m
         "with a cumulative trunk the exits are tuned from the bottom up: use the sequential "
         "schedule, or a frozen trunk");
   }
+  if (options.rate_per_window && options.order != ExitOrder::kSequential) {
+    return InvalidArgument("a learning rate per window needs the sequential schedule");
+  }
   std::unique_ptr<EdgeMethod> m(new EdgeMethod(ctx, model, std::move(options), max_tokens));
   m->stop_ = stop;
   m->progress_ = std::move(progress);
   EW_ASSIGN(m->exits_, LayOutExits(model.config().num_layers(), m->options_.exits));
+  if (!m->options_.shares.empty() && m->options_.shares.size() != m->exits_.size()) {
+    return InvalidArgument(fmt::format("{} shares of the steps for {} windows",
+                                       m->options_.shares.size(), m->exits_.size()));
+  }
+  for (double share : m->options_.shares) {
+    if (!(share > 0) || !std::isfinite(share)) {
+      return InvalidArgument(fmt::format("the share {} of the steps is not above 0", share));
+    }
+  }
   EW_ASSIGN(m->trunk_, Trunk::Create(model, m->pass_, m->exits_, std::move(documents), max_tokens,
                                      m->options_.trunk));
   EW_RETURN_IF_ERROR(m->MakeAdapters());
@@ -71,34 +75,58 @@ Result<std::unique_ptr<EdgeMethod>> EdgeMethod::Create(ExecContext& ctx, const m
   schedule.order = m->options_.order;
   schedule.exits = static_cast<int>(m->exits_.size());
   schedule.total_steps = m->options_.total_steps;
+  schedule.shares = m->options_.shares;
   schedule.seed = m->options_.seed;
+  if (m->options_.order == ExitOrder::kAdaptive) {
+    if (m->options_.held_out.empty()) {
+      return InvalidArgument("the adaptive schedule compares exits on held-out data: give some");
+    }
+    for (const Exit& e : m->exits_) {
+      model::StepWorkOptions work;
+      work.tokens = work.supervised = max_tokens;
+      work.run = {e.begin, e.end};
+      work.train_from = e.begin;
+      work.lora_rank = m->options_.lora.r;
+      schedule.predicted_seconds.push_back(model::CountStep(model.config(), work).total());
+    }
+  }
   m->schedule_.emplace(std::move(schedule));
   return m;
 }
 
 Status EdgeMethod::MakeAdapters() {
+  const int64_t layers = model_.config().num_layers();
   for (size_t e = 0; e < exits_.size(); ++e) {
     if (e == 0 || !cumulative()) {
       model::LoraConfig lora = options_.lora;
       lora.layers_to_transform.reset();
-      if (!cumulative()) {
+      const int64_t begin = exits_[e].begin, end = cumulative() ? exits_.back().end : exits_[e].end;
+      if (end - begin < layers) {
         lora.layers_to_transform.emplace();
-        for (int64_t l = exits_[e].begin; l < exits_[e].end; ++l) {
-          lora.layers_to_transform->push_back(l);
-        }
+        for (int64_t l = begin; l < end; ++l) lora.layers_to_transform->push_back(l);
       }
       // Exits of a frozen trunk are independent: different initial values for each.
       EW_ASSIGN(auto adapter, model::LoraAdapter::Create(model_.config(), lora, options_.seed + e));
       adapters_.push_back(std::make_unique<model::LoraAdapter>(std::move(adapter)));
+      // Windows of one adapter may overlap: its arrays are kept by layer.
+      auto& sets = layer_params_.emplace_back();
+      for (int64_t l = 0; l < layers; ++l) {
+        sets.push_back({model::ParameterSet::ForLora(*adapters_.back(), {l, l + 1}), {}});
+        for (const model::Parameter& p : sets.back().set.params()) {
+          const std::string prefix = cumulative() ? "" : fmt::format("exit.{}.", e);
+          sets.back().params.push_back(static_cast<int32_t>(params_.size()));
+          params_.push_back({prefix + p.name, p.shape, p.count, p.value, p.grad});
+        }
+      }
     }
-    lora_sets_.push_back(
-        model::ParameterSet::ForLora(*adapters_.back(), {exits_[e].begin, exits_[e].end}));
     ExitState& state = states_.emplace_back();
     state.adapter = static_cast<int>(adapters_.size()) - 1;
-    state.gradients = lora_sets_.back().gradients();
-    for (const model::Parameter& p : lora_sets_.back().params()) {
-      const std::string prefix = cumulative() ? "" : fmt::format("exit.{}.", e);
-      AddParameter(static_cast<int>(e), prefix + p.name, p.shape, p.value, p.grad);
+    state.gradients.layers.resize(static_cast<size_t>(layers));
+    for (int64_t l = exits_[e].begin; l < exits_[e].end; ++l) {
+      const LayerParams& layer = layer_params_.back()[static_cast<size_t>(l)];
+      state.gradients.layers[static_cast<size_t>(l)] =
+          layer.set.gradients().layers[static_cast<size_t>(l)];
+      state.params.insert(state.params.end(), layer.params.begin(), layer.params.end());
     }
   }
   return Status::Ok();
@@ -109,7 +137,18 @@ Status EdgeMethod::MakeHeads() {
   const int64_t r = options_.head == HeadMode::kShared ? options_.head_lora_rank : 0;
   for (size_t e = 0; e < states_.size(); ++e) {
     ExitState& s = states_[e];
-    const bool last = e + 1 == states_.size();
+    // Windows that end at the same layer of one model have one head.
+    s.head_owner = static_cast<int>(e);
+    for (size_t b = 0; b < e && cumulative(); ++b) {
+      if (exits_[b].end == exits_[e].end)
+        s.head_owner = std::min(s.head_owner, static_cast<int>(b));
+    }
+    if (const auto owner = static_cast<size_t>(s.head_owner); owner < e) {
+      const ExitState& from = states_[owner];
+      s.params.insert(s.params.end(), from.head_params.begin(), from.head_params.end());
+      continue;
+    }
+    const bool last = exits_[e].end == model_.config().num_layers();
     const bool norm = options_.train_norm && !(cumulative() && last);
     const bool copy = options_.head == HeadMode::kCopy;
     const int64_t count = (norm ? hidden : 0) + r * (hidden + vocab) + (copy ? vocab * hidden : 0);
@@ -122,8 +161,9 @@ Status EdgeMethod::MakeHeads() {
       int64_t n = 1;
       for (int64_t d : shape) n *= d;
       at += n;
-      AddParameter(static_cast<int>(e), fmt::format("exit.{}.{}", e, name), std::move(shape), value,
-                   GradOf(s, value));
+      s.head_params.push_back(static_cast<int32_t>(params_.size()));
+      params_.push_back(
+          {fmt::format("exit.{}.{}", e, name), std::move(shape), n, value, GradOf(s, value)});
       return value;
     };
     if (norm) {
@@ -145,16 +185,9 @@ Status EdgeMethod::MakeHeads() {
       kernels::WeightRowsToF32(model_.weights().head, 0, vocab, s.head);
       s.head_ref = kernels::WeightRef::Dense(s.head, vocab, hidden);
     }
+    s.params.insert(s.params.end(), s.head_params.begin(), s.head_params.end());
   }
   return Status::Ok();
-}
-
-void EdgeMethod::AddParameter(int exit, const std::string& name, std::vector<int64_t> shape,
-                              float* value, float* grad) {
-  int64_t count = 1;
-  for (int64_t d : shape) count *= d;
-  states_[static_cast<size_t>(exit)].params.push_back(static_cast<int32_t>(params_.size()));
-  params_.push_back({name, std::move(shape), count, value, grad});
 }
 
 float* EdgeMethod::GradOf(const ExitState& s, const float* value) const {
@@ -167,7 +200,7 @@ const model::LoraAdapter& EdgeMethod::adapter(int exit) const {
 }
 
 model::ExitHead EdgeMethod::head(int exit) const {
-  const ExitState& s = states_[static_cast<size_t>(exit)];
+  const ExitState& s = HeadOf(exit);
   model::ExitHead h;
   h.norm = s.norm;
   if (s.head_lora_a != nullptr) {
@@ -183,10 +216,13 @@ model::ExitHead EdgeMethod::head(int exit) const {
   return h;
 }
 
+std::pair<int64_t, int64_t> EdgeMethod::RatePhase(int64_t step, int64_t total_steps) {
+  return options_.rate_per_window ? schedule_->Phase(step) : std::pair{int64_t{0}, total_steps};
+}
+
 int EdgeMethod::ExitAt(int64_t step) { return schedule_->ExitAt(step); }
 
 model::PassOptions EdgeMethod::WindowPass(int exit, bool train) {
-  const ExitState& s = states_[static_cast<size_t>(exit)];
   const Exit& e = exits_[static_cast<size_t>(exit)];
   model::PassOptions o;
   o.begin = e.begin;
@@ -195,10 +231,13 @@ model::PassOptions EdgeMethod::WindowPass(int exit, bool train) {
   o.lora_begin = e.begin;
   o.head = head(exit);
   if (!train) return o;
-  o.gradients = &s.gradients;
+  const ExitState& s = HeadOf(exit);
+  o.gradients = &states_[static_cast<size_t>(exit)].gradients;
   o.recompute = recompute_;
   o.dropout = static_cast<float>(options_.lora.lora_dropout);
   o.head_skip_below = options_.head_skip_below;
+  o.backward.mode = options_.backward;
+  o.backward.stochastic = options_.backward == kernels::BackwardMode::kInteger;
   o.head.dnorm = GradOf(s, s.norm);
   o.head.dlora_a = GradOf(s, s.head_lora_a);
   o.head.dlora_b = GradOf(s, s.head_lora_b);
@@ -215,13 +254,36 @@ Result<const float*> EdgeMethod::Start(const TokenBatch& batch, int exit) {
   return static_cast<const float*>(start_.data());
 }
 
+// What the adaptive schedule decides by: every exit before the first step, then the one whose turn
+// has ended.
+Status EdgeMethod::ReportLosses(int64_t step) {
+  for (int e = 0; e < static_cast<int>(exits_.size()); ++e) {
+    if (step > 0 && e != current_) continue;
+    LossSum sum;
+    for (const TokenBatch& batch : options_.held_out) {
+      EW_ASSIGN(const LossSum one, EvaluateExit(batch, e));
+      sum.loss_sum += one.loss_sum;
+      sum.tokens += one.tokens;
+    }
+    schedule_->ReportLoss(e, step, sum.mean());
+  }
+  reported_ = step;
+  return Status::Ok();
+}
+
 Status EdgeMethod::BeginStep(int64_t step, std::vector<int32_t>* active) {
+  if (schedule_->WantsLoss(step) && reported_ != step) {
+    if (step > 0) current_ = schedule_->ExitAt(step - 1);
+    EW_RETURN_IF_ERROR(ReportLosses(step));
+  }
   current_ = schedule_->ExitAt(step);
   EW_RETURN_IF_ERROR(trunk_->Prepare(current_, &adapter(current_), stop_, progress_));
   ExitState& s = states_[static_cast<size_t>(current_)];
   *active = s.params;
-  lora_sets_[static_cast<size_t>(current_)].ZeroGrads();
-  if (!s.grads.empty()) s.grads.Zero();
+  for (int32_t i : s.params) {
+    const model::Parameter& p = params_[static_cast<size_t>(i)];
+    std::fill_n(p.grad, p.count, 0.0f);
+  }
   return Status::Ok();
 }
 
@@ -232,6 +294,8 @@ Result<LossSum> EdgeMethod::Micro(const TokenBatch& batch, const MicroContext& c
   o.dropout_seed = context.seed;
   o.dropout_key =
       (static_cast<uint64_t>(context.step) << 20) | static_cast<uint64_t>(context.micro);
+  o.backward.seed = context.seed;
+  o.backward.substream = o.dropout_key;
   EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
   return LossSum{r.loss_sum, r.labelled, r.correct};
 }
@@ -284,82 +348,6 @@ model::PassMemory EdgeMethod::MemoryNeeded() {
   // Start states here and in the trunk.
   most.scratch += 2 * start_.size() * static_cast<int64_t>(sizeof(float));
   return most;
-}
-
-// The adapter's arrays go into a file that PEFT reads when there is one adapter for the whole
-// model; everything else into one of ours.
-Result<std::vector<ResultFile>> EdgeMethod::Files() {
-  std::vector<model::Parameter> lora, rest;
-  for (const model::Parameter& p : params_) {
-    (cumulative() && !p.name.starts_with("exit.") ? lora : rest).push_back(p);
-  }
-  std::vector<ResultFile> files;
-  if (!lora.empty()) {
-    EW_ASSIGN(ResultFile file, TensorFile(kAdapterFile, lora));
-    files.push_back(std::move(file));
-    files.push_back(AdapterConfigFile(adapter(0), options_.base_name));
-  }
-  if (!rest.empty()) {
-    EW_ASSIGN(ResultFile file, TensorFile(kStateFile, rest));
-    files.push_back(std::move(file));
-  }
-  return files;
-}
-
-Status EdgeMethod::Restore(const std::string& directory) {
-  std::vector<model::Parameter> lora, rest;
-  for (const model::Parameter& p : params_) {
-    (cumulative() && !p.name.starts_with("exit.") ? lora : rest).push_back(p);
-  }
-  for (const auto& [name, params] : {std::pair{kAdapterFile, lora}, std::pair{kStateFile, rest}}) {
-    if (params.empty()) continue;
-    const std::string path = JoinPath(directory, name);
-    EW_ASSIGN(auto source, formats::SafetensorsFile::Open(path));
-    EW_RETURN_IF_ERROR(LoadParameters(*source, params).WithContext(path));
-  }
-  return Status::Ok();
-}
-
-std::string EdgeMethod::SaveState() const {
-  // As text: JSON has neither infinity nor NaN.
-  OrderedJson values = OrderedJson::array();
-  for (double v : schedule_->SaveState()) values.push_back(fmt::format("{}", v));
-  const OrderedJson j = {{"schedule", std::move(values)}};
-  return DumpJson(j);
-}
-
-Status EdgeMethod::LoadState(const std::string& state) {
-  EW_ASSIGN(const Json json, ParseJson(state));
-  try {
-    std::vector<double> values;
-    for (const Json& v : json.at("schedule")) {
-      values.push_back(std::strtod(v.get<std::string>().c_str(), nullptr));
-    }
-    return schedule_->RestoreState(values);
-  } catch (const nlohmann::json::exception& e) {
-    return BadInput(fmt::format("the saved state of the edge method: {}", e.what()));
-  }
-}
-
-std::string EdgeMethod::OptionsJson() const {
-  OrderedJson exits = OrderedJson::array();
-  for (const Exit& e : exits_) exits.push_back({{"begin", e.begin}, {"end", e.end}});
-  OrderedJson j = {
-      {"exits", std::move(exits)},
-      {"schedule", std::string(ExitOrderName(options_.order))},
-      {"trunk", std::string(TrunkModeName(options_.trunk.mode))},
-      {"head", std::string(HeadModeName(options_.head))},
-      {"train_norm", options_.train_norm},
-      {"head_lora_rank", options_.head_lora_rank},
-      {"r", options_.lora.r},
-      {"lora_alpha", options_.lora.lora_alpha},
-      {"lora_dropout", options_.lora.lora_dropout},
-      {"use_rslora", options_.lora.use_rslora},
-      {"seed", options_.seed},
-      {"cache", trunk_->cache() == nullptr ? std::string("off")
-                                           : std::string(HiddenCodecName(options_.trunk.codec))}};
-  if (options_.head_skip_below > 0) j["head_skip_below"] = options_.head_skip_below;
-  return DumpJson(j);
 }
 
 }  // namespace edgewise::tune

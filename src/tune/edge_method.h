@@ -14,6 +14,7 @@
 #include "model/model.h"
 #include "model/parameters.h"
 #include "model/training_pass.h"
+#include "tensor/token_batch.h"
 #include "tune/exits.h"
 #include "tune/method.h"
 #include "tune/trunk.h"
@@ -31,6 +32,9 @@ std::string_view HeadModeName(HeadMode mode);
 struct EdgeOptions {
   ExitOptions exits;
   ExitOrder order = ExitOrder::kSequential;  // kCumulative trunks are always tuned bottom-up
+  std::vector<double> shares;  // kSequential: relative number of steps of each window; empty: equal
+  // kSequential: the learning rate follows its schedule in each window's steps instead of once.
+  bool rate_per_window = false;
   TrunkOptions trunk;
   HeadMode head = HeadMode::kShared;
   // kShared: train each exit's norm gain. With a cumulative trunk the last exit keeps the model's
@@ -40,8 +44,11 @@ struct EdgeOptions {
   double head_lora_alpha = 0;  // 0: 2 * rank
   model::LoraConfig lora;      // of the windows' linears; `layers_to_transform` is set here
   int64_t total_steps = 0;     // of the run, for the order of the exits
+  std::vector<TokenBatch> held_out;  // kAdaptive: what the exits are compared on
   uint64_t seed = 42;          // of initial values and of random order
   bool recompute = false;
+  // Of gradients through packed weights; kInteger rounds stochastically.
+  kernels::BackwardMode backward = kernels::BackwardMode::kExact;
   float head_skip_below = 0;  // kernels::HeadLossArgs::skip_below
   std::string base_name;
 };
@@ -59,6 +66,7 @@ class EdgeMethod : public Method {
                                                     TrunkProgressFn progress);
 
   const std::vector<model::Parameter>& params() const override { return params_; }
+  std::pair<int64_t, int64_t> RatePhase(int64_t step, int64_t total_steps) override;
   Status BeginStep(int64_t step, std::vector<int32_t>* active) override;
   Result<LossSum> Micro(const TokenBatch& batch, const MicroContext& context) override;
   // kCumulative: the loss of the whole model. kFrozen: of the mean of the exits' probabilities.
@@ -93,17 +101,21 @@ class EdgeMethod : public Method {
     float* head_lora_b = nullptr;  // [vocab, r]
     float* head = nullptr;         // [vocab, hidden]
     kernels::WeightRef head_ref;
-    std::vector<int32_t> params;  // indices into params_
+    std::vector<int32_t> head_params;  // indices into params_
+    std::vector<int32_t> params;       // the window's and the head's
+    int head_owner = 0;                // the exit whose head this one uses
   };
 
   EdgeMethod(ExecContext& ctx, const model::Model& model, EdgeOptions options, int64_t max_tokens);
   Status MakeAdapters();
   Status MakeHeads();
-  void AddParameter(int exit, const std::string& name, std::vector<int64_t> shape, float* value,
-                    float* grad);
+  const ExitState& HeadOf(int exit) const {
+    return states_[static_cast<size_t>(states_[static_cast<size_t>(exit)].head_owner)];
+  }
   float* GradOf(const ExitState& exit, const float* value) const;
   bool cumulative() const { return options_.trunk.mode == TrunkMode::kCumulative; }
   model::PassOptions WindowPass(int exit, bool train);
+  Status ReportLosses(int64_t step);
   Result<const float*> Start(const TokenBatch& batch, int exit);
 
   const model::Model& model_;
@@ -111,7 +123,11 @@ class EdgeMethod : public Method {
   model::TrainingPass pass_;
   std::vector<Exit> exits_;
   std::vector<std::unique_ptr<model::LoraAdapter>> adapters_;  // one, or one per exit
-  std::vector<model::ParameterSet> lora_sets_;                 // per exit
+  struct LayerParams {
+    model::ParameterSet set;
+    std::vector<int32_t> params;  // indices into params_
+  };
+  std::vector<std::vector<LayerParams>> layer_params_;  // per adapter, per layer
   std::vector<ExitState> states_;
   std::vector<model::Parameter> params_;
   std::vector<uint8_t> recompute_;
@@ -119,6 +135,7 @@ class EdgeMethod : public Method {
   std::unique_ptr<Trunk> trunk_;
   FloatBuffer start_;  // [max_tokens, hidden]
   int current_ = 0;    // exit of the step begun
+  int64_t reported_ = -1;  // the step before which losses were last reported
   const std::atomic<bool>* stop_ = nullptr;
   TrunkProgressFn progress_;
 };

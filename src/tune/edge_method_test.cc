@@ -167,6 +167,32 @@ TEST_F(EdgeMethodTest, CachedAndUncachedRunsAgree) {
   }
 }
 
+// Overlapping windows of one adapter: all up to the model's end, each with fewer layers.
+TEST_F(EdgeMethodTest, RisingWindowsLearnAndAgreeWithTheWholeModel) {
+  EdgeOptions o = Options(TrunkMode::kCumulative, "rising");
+  o.exits.layout = WindowLayout::kRising;
+  o.shares = {1, 2, 3};
+  auto m = Make(o);
+  ASSERT_EQ(m->exits()[1].begin, 2);
+  ASSERT_EQ(m->exits()[1].end, 6);
+  AdamW adam({}, m->params());
+  const double before = Loss(*m);
+  Train(*m, adam, 0, 60);
+  EXPECT_LT(Loss(*m), before - 0.1);
+  std::vector<int32_t> first, last;
+  ASSERT_TRUE(m->BeginStep(0, &first).ok());
+  ASSERT_TRUE(m->BeginStep(59, &last).ok());
+  EXPECT_EQ(first.size(), 3 * last.size());
+  model::TrainingPass pass(*ctx_, *model_, 128);
+  model::PassOptions whole;
+  whole.lora = &m->adapter(0);
+  const TokenBatch batch = BatchOf(docs_, {2, 3});
+  const auto want = pass.Run(batch, whole);
+  const auto got = m->Evaluate(batch);
+  ASSERT_TRUE(want.ok() && got.ok());
+  EXPECT_NEAR(got->mean(), want->loss_sum / static_cast<double>(want->labelled), 1e-5);
+}
+
 TEST_F(EdgeMethodTest, LearnsWithEitherTrunkAndHead) {
   for (TrunkMode mode : {TrunkMode::kFrozen, TrunkMode::kCumulative}) {
     for (HeadMode head : {HeadMode::kShared, HeadMode::kCopy}) {

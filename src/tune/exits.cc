@@ -10,21 +10,41 @@
 
 namespace edgewise::tune {
 
+Result<WindowLayout> ParseWindowLayout(std::string_view name) {
+  for (WindowLayout layout : {WindowLayout::kTiled, WindowLayout::kRising}) {
+    if (WindowLayoutName(layout) == name) return layout;
+  }
+  return InvalidArgument(fmt::format("'{}' is not a window layout; known: tiled, rising", name));
+}
+
+std::string_view WindowLayoutName(WindowLayout layout) {
+  return layout == WindowLayout::kTiled ? "tiled" : "rising";
+}
+
 Result<std::vector<Exit>> LayOutExits(int64_t layers, const ExitOptions& options) {
-  const int64_t count = options.exits > 0 ? options.exits : std::min<int64_t>(4, layers);
-  if (layers < 1 || count > layers) {
+  const int64_t first = options.first_layer;
+  if (first < 0 || first >= layers) {
     return InvalidArgument(
-        fmt::format("{} exits for a model of {} layers; use at most {}", count, layers, layers));
+        fmt::format("tuning from layer {} on in a model of {} layers", first, layers));
+  }
+  const int64_t tuned = layers - first;
+  const int64_t count = options.exits > 0 ? options.exits : std::min<int64_t>(4, tuned);
+  if (count > tuned) {
+    return InvalidArgument(
+        fmt::format("{} exits for {} layers; use at most {}", count, tuned, tuned));
+  }
+  if (options.window > 0 && options.layout == WindowLayout::kRising) {
+    return InvalidArgument("rising windows all reach the top: leave out the window size");
   }
   std::vector<Exit> exits;
   for (int64_t k = 1; k <= count; ++k) {
     // round(k L / T), halves up, in integers.
-    const int64_t end = (2 * k * layers + count) / (2 * count);
-    const int64_t previous = exits.empty() ? 0 : exits.back().end;
-    int64_t begin = previous;
+    const auto cut = [&](int64_t i) { return first + (2 * i * tuned + count) / (2 * count); };
+    int64_t begin = cut(k - 1), end = cut(k);
+    if (options.layout == WindowLayout::kRising) end = layers;
     if (options.window > 0) {
       begin = end - options.window;
-      if (begin < 0) {
+      if (begin < first) {
         return InvalidArgument(
             fmt::format("a window of {} layers does not fit below the exit after layer {}",
                         options.window, end));
@@ -67,9 +87,9 @@ int ExitSchedule::ExitAt(int64_t step) {
   const int64_t exits = options_.exits;
   switch (options_.order) {
     case ExitOrder::kSequential: {
-      // The remainder goes to the last exit, as released.
-      const int64_t phase = std::max<int64_t>(1, options_.total_steps / exits);
-      return static_cast<int>(std::min(step / phase, exits - 1));
+      int exit = 0;
+      while (exit + 1 < exits && step >= PhaseBegin(exit + 1)) ++exit;
+      return exit;
     }
     case ExitOrder::kCyclic:
       return static_cast<int>(step % exits);
@@ -87,6 +107,26 @@ int ExitSchedule::ExitAt(int64_t step) {
     }
   }
   return 0;
+}
+
+int64_t ExitSchedule::PhaseBegin(int exit) const {
+  // Equal phases, whose remainder goes to the last exit (as released), or phases by share.
+  if (options_.shares.empty()) {
+    return exit * std::max<int64_t>(1, options_.total_steps / options_.exits);
+  }
+  double below = 0, all = 0;
+  for (int e = 0; e < options_.exits; ++e) {
+    (e < exit ? below : all) += options_.shares[static_cast<size_t>(e)];
+  }
+  return std::llround(below / (below + all) * static_cast<double>(options_.total_steps));
+}
+
+std::pair<int64_t, int64_t> ExitSchedule::Phase(int64_t step) const {
+  if (options_.order != ExitOrder::kSequential) return {0, options_.total_steps};
+  int exit = 0;
+  while (exit + 1 < options_.exits && step >= PhaseBegin(exit + 1)) ++exit;
+  const int64_t end = exit + 1 < options_.exits ? PhaseBegin(exit + 1) : options_.total_steps;
+  return {PhaseBegin(exit), end};
 }
 
 bool ExitSchedule::WantsLoss(int64_t step) const {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -17,13 +18,24 @@ struct Exit {
   int64_t end = 0;
 };
 
+enum class WindowLayout {
+  kTiled,   // each window lies below its own exit and begins where the one below ends
+  kRising,  // all windows reach up to the model's own end; each begins higher than the one before:
+            // lower layers settle first and are frozen (as in FreezeOut, arXiv 1706.04983)
+};
+Result<WindowLayout> ParseWindowLayout(std::string_view name);  // "tiled", "rising"
+std::string_view WindowLayoutName(WindowLayout layout);
+
 struct ExitOptions {
-  int64_t exits = 0;   // 0: min(4, layers)
-  int64_t window = 0;  // layers per window; 0: from the previous exit on
+  int64_t exits = 0;   // number of windows; 0: min(4, layers)
+  int64_t window = 0;  // kTiled: layers per window; 0: from the previous exit on
+  WindowLayout layout = WindowLayout::kTiled;
+  int64_t first_layer = 0;  // layers below are never tuned
 };
 
-// Exit k of T after layer round(k L / T), k = 1..T. Error: more exits than layers, a window larger
-// than the layers below its exit.
+// kTiled: exit k of T after layer round(k L / T), k = 1..T. kRising: window k begins where the
+// tiled one does. With a first layer f the layers [f, L) are cut instead. Error: more exits than
+// layers, a window larger than the layers below its exit.
 Result<std::vector<Exit>> LayOutExits(int64_t layers, const ExitOptions& options);
 
 // Which exit a step tunes.
@@ -47,6 +59,8 @@ class ExitSchedule {
     uint64_t seed = 0;
     std::vector<double>
         predicted_seconds{};  // of one step per exit, for kAdaptive; empty: all equal
+    // kSequential: relative lengths of the phases, one per exit; empty: all equal.
+    std::vector<double> shares{};
     // kAdaptive tunes one exit for this many steps before it looks again.
     int64_t turn_steps = 16;
   };
@@ -54,6 +68,8 @@ class ExitSchedule {
   explicit ExitSchedule(Options options);
 
   int ExitAt(int64_t step);
+  // kSequential: the steps [first, second) in which `step`'s exit is tuned; else the whole run.
+  std::pair<int64_t, int64_t> Phase(int64_t step) const;
   // kAdaptive: the loss of `exit` on held-out data after `step`. Report before the first step and
   // after every turn of that exit.
   void ReportLoss(int exit, int64_t step, double loss);
@@ -66,6 +82,7 @@ class ExitSchedule {
 
  private:
   int PickAdaptive() const;
+  int64_t PhaseBegin(int exit) const;
 
   Options options_;
   int current_ = 0;           // kAdaptive: the exit whose turn it is

@@ -36,6 +36,35 @@ TEST(LayOutExits, CoversEveryLayerOnceForAnyCount) {
   EXPECT_EQ((*LayOutExits(12, {.exits = 4, .window = 2}))[1].begin, 4);
 }
 
+TEST(LayOutExits, RisingWindowsReachTheTop) {
+  const auto exits = LayOutExits(12, {.exits = 4, .layout = WindowLayout::kRising});
+  ASSERT_TRUE(exits.ok());
+  for (int64_t k = 0; k < 4; ++k) {
+    EXPECT_EQ((*exits)[static_cast<size_t>(k)].begin, 3 * k);
+    EXPECT_EQ((*exits)[static_cast<size_t>(k)].end, 12);
+  }
+  const auto upper = LayOutExits(12, {.exits = 2, .first_layer = 6});
+  ASSERT_TRUE(upper.ok());
+  EXPECT_EQ((*upper)[0].begin, 6);
+  EXPECT_EQ((*upper)[1].begin, 9);
+  EXPECT_EQ((*upper)[1].end, 12);
+  EXPECT_FALSE(LayOutExits(12, {.window = 3, .layout = WindowLayout::kRising}).ok());
+  EXPECT_FALSE(LayOutExits(12, {.first_layer = 12}).ok());
+  EXPECT_FALSE(LayOutExits(12, {.exits = 4, .first_layer = 9}).ok());
+}
+
+TEST(ExitSchedule, PhasesByShare) {
+  ExitSchedule schedule(
+      {.order = ExitOrder::kSequential, .exits = 3, .total_steps = 10, .shares = {1, 1, 3}});
+  const std::vector<int> want = {0, 0, 1, 1, 2, 2, 2, 2, 2, 2};
+  for (int64_t s = 0; s < 10; ++s) {
+    EXPECT_EQ(schedule.ExitAt(s), want[static_cast<size_t>(s)]) << s;
+    const auto [begin, end] = schedule.Phase(s);
+    EXPECT_EQ(begin, s < 2 ? 0 : s < 4 ? 2 : 4);
+    EXPECT_EQ(end, s < 2 ? 2 : s < 4 ? 4 : 10);
+  }
+}
+
 TEST(ExitSchedule, FixedOrders) {
   ExitSchedule sequential({.order = ExitOrder::kSequential, .exits = 4, .total_steps = 10});
   std::vector<int> got;

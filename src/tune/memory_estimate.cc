@@ -111,7 +111,7 @@ Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& mode
   } else {
     EW_ASSIGN(adapter, MakeAdapter(config, r.method));
     parameters = model::ParameterSet::ForLora(*adapter);
-    trained = parameters->count();
+    trained = r.trained > 0 ? r.trained : parameters->count();
     e.trainable = trained * static_cast<int64_t>(sizeof(float));
   }
   e.gradients = trained * static_cast<int64_t>(sizeof(float));

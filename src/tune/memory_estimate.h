@@ -35,6 +35,7 @@ struct MemoryRequest {
   // Method edge: what its largest window takes (EdgeMethod::MemoryNeeded), in place of what the
   // method would take over the whole depth.
   const model::PassMemory* pass = nullptr;
+  int64_t trained = 0;  // numbers that are tuned, heads of exits included; 0: as the method says
 };
 
 // How a run fits its limit: what the executor obeys.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -47,6 +48,13 @@ class Method {
   // Chooses what step `step` trains (indices into params(), ascending) and zeroes the gradients of
   // those. Depends on nothing but `step` and the saved state.
   virtual Status BeginStep(int64_t step, std::vector<int32_t>* active) = 0;
+
+  // The steps [first, second) over which the learning rate runs through its schedule once, `step`
+  // among them.
+  virtual std::pair<int64_t, int64_t> RatePhase(int64_t step, int64_t total_steps) {
+    (void)step;
+    return {0, total_steps};
+  }
 
   // Forward and backward of one micro-batch: adds the gradient of grad_scale * (sum of losses).
   // A loss that is not finite is returned as it is. Must not depend on anything but its arguments,

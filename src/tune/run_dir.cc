@@ -131,7 +131,11 @@ Status WriteModelCard(Env& env, const std::string& run_dir, const RunDescription
   t += fmt::format("| time | {} |\n| peak memory | {} |\n", FormatSeconds(s.seconds),
                    FormatBytes(s.peak_rss_bytes));
   t += "\n## Options\n\n```json\n" + DumpJson(options, 2) + "\n```\n";
-  if (!full) {
+  if (d.method == "edge") {
+    t += "\n## Use\n\n`edgewise chat DIRECTORY` reads this directory; `edgewise export DIRECTORY "
+         "--to "
+         "peft` or `--to hf` writes an exit for other programs.\n";
+  } else if (!full) {
     t += "\n## Use\n\n```python\nfrom peft import PeftModel\n"
          "from transformers import AutoModelForCausalLM\n"
          "model = PeftModel.from_pretrained(\n";

@@ -79,9 +79,16 @@ Result<Trainer::Window> Trainer::Load(int64_t step) {
   return w;
 }
 
+Result<double> Trainer::RateAt(int64_t step) {
+  const auto [begin, end] = method_.RatePhase(step, result_.total_steps);
+  if (begin == 0 && end == result_.total_steps) return schedule_->At(step);
+  EW_ASSIGN(const LrSchedule phase, LrSchedule::Create(options_.lr, end - begin));
+  return phase.At(step - begin);
+}
+
 Result<Trainer::StepOutcome> Trainer::DoStep(const Window& window) {
   StepOutcome out;
-  out.lr = schedule_->At(state_.step);
+  EW_ASSIGN(out.lr, RateAt(state_.step));
   std::vector<int32_t> active;
   EW_RETURN_IF_ERROR(method_.BeginStep(state_.step, &active));
   MicroContext context{

@@ -116,6 +116,7 @@ class Trainer {
   Status Loop();
   Status Finish();
   Result<Window> Load(int64_t step);
+  Result<double> RateAt(int64_t step);
   Result<StepOutcome> DoStep(const Window& window);
   void Account(const Window& window, const StepOutcome& outcome, double seconds);
   Status AfterStep();

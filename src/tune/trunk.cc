@@ -8,6 +8,9 @@
 #include <utility>
 
 namespace edgewise::tune {
+
+using model::LayerRange;
+
 namespace {
 
 uint64_t HashIds(std::span<const int32_t> ids) { return XXH3_64bits(ids.data(), ids.size_bytes()); }
@@ -63,10 +66,11 @@ Result<std::unique_ptr<Trunk>> Trunk::Create(const model::Model& model, model::T
                                              int64_t max_tokens, TrunkOptions options) {
   if (options.mode == TrunkMode::kCumulative) {
     for (size_t e = 0; e < exits.size(); ++e) {
-      if (exits[e].begin != (e == 0 ? 0 : exits[e - 1].end)) {
+      // What lies below a window has to be tuned before it and never after.
+      if (e > 0 && (exits[e].begin <= exits[e - 1].begin || exits[e].begin > exits[e - 1].end ||
+                    exits[e].end < exits[e - 1].end)) {
         return InvalidArgument(
-            "a cumulative trunk needs windows that follow each other without gap or overlap; leave "
-            "out the window size");
+            "a cumulative trunk needs windows that rise without gaps; leave out the window size");
       }
     }
   }
@@ -162,8 +166,9 @@ Status Trunk::MakeGroup(const Group& group, int exit, const model::LoraAdapter* 
       row += static_cast<int64_t>(documents_[static_cast<size_t>(d)].size()) * hidden;
     }
     if (below) {
-      const Exit& e = exits_[static_cast<size_t>(exit - 1)];
-      EW_RETURN_IF_ERROR(pass_.Forward(batch, {e.begin, e.end}, lora, h));
+      const LayerRange between{exits_[static_cast<size_t>(exit - 1)].begin,
+                               exits_[static_cast<size_t>(exit)].begin};
+      EW_RETURN_IF_ERROR(pass_.Forward(batch, between, lora, h));
     } else {
       EW_RETURN_IF_ERROR(RunTo(batch, exit, lora, h));
     }

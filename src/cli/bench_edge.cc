@@ -1,0 +1,144 @@
+#include "cli/bench_edge.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <numeric>
+
+#include "base/rng.h"
+#include "io/env.h"
+#include "model/flops.h"
+#include "tune/edge_method.h"
+#include "tune/optimizer.h"
+
+namespace edgewise::cli {
+namespace {
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+TokenBatch Document(const std::vector<int32_t>& ids, double supervised) {
+  TokenBatch batch;
+  batch.ids = ids;
+  batch.positions.resize(ids.size());
+  std::iota(batch.positions.begin(), batch.positions.end(), 0);
+  batch.first_key.assign(ids.size(), 0);
+  batch.targets.assign(ids.size(), TokenBatch::kNoTarget);
+  const auto learned = static_cast<size_t>(supervised * static_cast<double>(ids.size() - 1));
+  for (size_t t = ids.size() - 1 - learned; t + 1 < ids.size(); ++t) batch.targets[t] = ids[t + 1];
+  return batch;
+}
+
+// A folder of its own that is gone afterwards.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "edgewise-bench-XXXXXX").string();
+    if (::mkdtemp(name.data()) != nullptr) path_ = name;
+  }
+  ~TemporaryFolder() {
+    if (!path_.empty()) (void)PosixEnv().RemoveAll(path_);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace
+
+Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
+                                     const EdgeBenchOptions& o) {
+  const int64_t layers = model.config().num_layers();
+  EW_ASSIGN(ExecContext * exec, inv.Exec());
+  const TemporaryFolder folder;
+  if (folder.path().empty()) return IoError("no folder for temporary files could be made");
+  std::vector<std::vector<int32_t>> documents;
+  Rng rng(o.seed, RngStream::kTest);
+  for (int64_t d = 0; d < o.documents; ++d) {
+    auto& ids = documents.emplace_back(static_cast<size_t>(o.tokens));
+    for (int32_t& id : ids) {
+      id = static_cast<int32_t>(rng.NextBelow(static_cast<uint64_t>(model.config().vocab)));
+    }
+  }
+  tune::EdgeOptions options;
+  options.lora.r = o.rank > 0 ? o.rank : kEdgeRank;
+  options.lora.lora_alpha = 2 * static_cast<double>(options.lora.r);
+  options.lora.targets = formats::LoraConfig::Targets::kAllLinear;
+  EW_RETURN_IF_ERROR(ApplyEdge(o.edge, layers, folder.path(), &options));
+  options.total_steps = o.documents * o.epochs;
+  options.recompute = o.recompute;
+  EdgeBenchResult out;
+  const double start = Now();
+  EW_ASSIGN(auto method, tune::EdgeMethod::Create(*exec, model, options, documents, o.tokens,
+                                                  &inv.stop(), nullptr));
+  tune::AdamW optimizer({}, method->params());
+  std::vector<double> losses;
+  for (int64_t step = 0; step < options.total_steps; ++step) {
+    if (inv.stop().load()) return Status(StatusCode::kInterrupted, "stopped");
+    const double begin = Now();
+    std::vector<int32_t> active;
+    EW_RETURN_IF_ERROR(method->BeginStep(step, &active));
+    const double began = Now();
+    out.cache_seconds += began - begin;
+    const TokenBatch batch =
+        Document(documents[static_cast<size_t>(step % o.documents)], o.supervised);
+    const auto labelled =
+        std::count_if(batch.targets.begin(), batch.targets.end(), [](int32_t t) { return t >= 0; });
+    if (labelled == 0) return InvalidArgument("no token would be learned");
+    EW_ASSIGN(const tune::LossSum loss,
+              method->Micro(batch, {.step = step,
+                                    .micro = 0,
+                                    .seed = o.seed,
+                                    .grad_scale = 1.0 / static_cast<double>(labelled)}));
+    optimizer.Step(*exec, active, 1e-4,
+                   optimizer.ClipCoefficient(optimizer.GradNorm(*exec, active)));
+    EW_RETURN_IF_ERROR(method->EndStep(step, loss, true));
+    out.step_seconds.push_back(Now() - began);
+    losses.push_back(loss.mean());
+    out.tokens += o.tokens;
+    const tune::Exit exit = method->exits()[static_cast<size_t>(method->ExitAt(step))];
+    model::StepWorkOptions work;
+    work.tokens = o.tokens;
+    work.supervised = labelled;
+    work.run = {exit.begin, exit.end};
+    work.train_from = exit.begin;
+    work.lora_rank = options.lora.r;
+    work.recompute = o.recompute;
+    out.flops += model::CountStep(model.config(), work).total();
+  }
+  out.seconds = Now() - start;
+  const double flops_per_token = [&] {
+    model::StepWorkOptions work;
+    work.tokens = o.tokens;
+    work.supervised = 0;
+    int64_t top = 0;
+    for (const tune::Exit& e : method->exits()) top = std::max(top, e.begin);
+    work.run = {0, top};
+    work.train_from = top;
+    return model::CountStep(model.config(), work).forward / static_cast<double>(o.tokens);
+  }();
+  const auto trunk_tokens = method->trunk().computed_tokens();
+  out.flops += flops_per_token * static_cast<double>(trunk_tokens);
+  out.details["epochs"] = o.epochs;
+  out.details["documents"] = o.documents;
+  out.details["rank"] = options.lora.r;
+  out.details["head_lora_rank"] = options.head_lora_rank;
+  out.details["exits"] = method->exits().size();
+  out.details["window_begin"] = method->exits().back().begin;
+  out.details["trunk_tokens"] = trunk_tokens;
+  out.details["cache_bytes"] =
+      method->trunk().cache() != nullptr ? method->trunk().cache()->file_bytes() : 0;
+  out.details["cache_seconds"] = out.cache_seconds;
+  out.details["supervised_share"] = o.supervised;
+  out.details["loss_first"] = losses.front();
+  out.details["loss_last"] = losses.back();
+  out.details["planned_bytes"] = method->MemoryNeeded().total();
+  return out;
+}
+
+}  // namespace edgewise::cli

@@ -1,0 +1,40 @@
+// bench tune --method edge: whole runs of adaptive layer tuning on random weights, cache making
+// included.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cli/command.h"
+#include "cli/edge_options.h"
+#include "io/json.h"
+#include "model/model.h"
+
+namespace edgewise::cli {
+
+struct EdgeBenchOptions {
+  EdgeFlags edge;
+  int64_t rank = 0;       // of the windows; 0: kEdgeRank
+  int64_t tokens = 512;   // of a document and a step
+  int64_t documents = 8;  // steps of one epoch
+  int64_t epochs = 3;
+  double supervised = 1;  // share of the tokens with a target: the end of each document
+  bool recompute = false;
+  uint64_t seed = 1;
+};
+
+struct EdgeBenchResult {
+  double seconds = 0;        // of the whole run
+  double cache_seconds = 0;  // of making the trunk's states, part of it
+  int64_t tokens = 0;        // seen in all epochs
+  std::vector<double> step_seconds;
+  double flops = 0;  // of all steps and the trunk
+  OrderedJson details;
+};
+
+// Error: kInterrupted; options that do not fit the model; no room for the cache (in the system's
+// folder for temporary files).
+Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
+                                     const EdgeBenchOptions& options);
+
+}  // namespace edgewise::cli

@@ -1,0 +1,39 @@
+// The options of `tune --method edge`.
+#pragma once
+
+#include <string>
+
+#include "base/status.h"
+#include "tune/edge_method.h"
+
+namespace CLI {
+class App;
+}  // namespace CLI
+
+namespace edgewise::cli {
+
+struct EdgeFlags {
+  int64_t exits = 1, window = 0;
+  int64_t first_layer = -1;  // negative: the middle of the model
+  std::string windows = "tiled", window_steps;
+  std::string trunk = "frozen", schedule = "sequential";
+  bool rate_per_window = false;
+  std::string head = "shared", backward = "exact";
+  int64_t head_lora_rank = -1;  // negative: as the windows
+  bool paper_mode = false;
+  bool no_cache = false;
+  std::string cache_codec = "bf16", cache_limit;
+};
+
+void DeclareEdge(CLI::App& app, EdgeFlags& flags);
+
+// LoRA rank of method edge when none is named. Windows hold half the layers or less, so they can
+// afford a higher one than full depth.
+inline constexpr int64_t kEdgeRank = 64;
+
+// Sets what the flags decide, for a model of `layers` layers; `run_dir` is where the cache goes.
+// `options->lora` has to be filled in. Error: names the flag.
+Status ApplyEdge(const EdgeFlags& flags, int64_t layers, const std::string& run_dir,
+                 tune::EdgeOptions* options);
+
+}  // namespace edgewise::cli

@@ -1,0 +1,48 @@
+#include "cli/tune_vote.h"
+
+#include "cli/exits_json.h"
+#include "infer/exit_scorer.h"
+#include "infer/vote_policy.h"
+#include "io/atomic_file.h"
+#include "io/env.h"
+#include "model/exit_set.h"
+
+namespace edgewise::cli {
+
+Result<TunedVote> FitRunVote(Invocation& inv, const model::Model& model, const std::string& run_dir,
+                             const TuneData& data) {
+  TunedVote out;
+  if (!model::ExitSet::Exists(run_dir)) return out;
+  // As written: what is calibrated is what inference will read.
+  EW_ASSIGN(const model::ExitSet exits, model::ExitSet::Load(run_dir, model.config()));
+  if (data.valid == nullptr || exits.size() < 2) {
+    infer::VotePolicy last;
+    last.config.single_exit = exits.size() - 1;
+    last.config.temperatures.assign(static_cast<size_t>(exits.size()), 1.0);
+    last.config.weights.assign(static_cast<size_t>(exits.size()), 1.0 / exits.size());
+    out.exits = ExitsJson(exits, {});
+    out.vote = VoteJson(last, {}, {}, 0);
+  } else {
+    EW_ASSIGN(ExecContext * exec, inv.Exec());
+    infer::ExitScorer scorer(*exec, model, exits, data.max_tokens);
+    std::vector<TokenBatch> batches;
+    for (int64_t i = 0; i < data.valid->batches_per_epoch(); ++i) {
+      EW_ASSIGN(batches.emplace_back(), data.valid->Get(0, i));
+    }
+    EW_ASSIGN(
+        const infer::CalibrationResult fitted,
+        infer::CalibrateVote(scorer, batches, exits.size(), model.config().vocab, &inv.stop()));
+    out.exits = ExitsJson(exits, fitted.scores);
+    out.vote = VoteJson(fitted.policy, fitted.scores, fitted.gain, fitted.choose_tokens);
+  }
+  const std::string path = JoinPath(run_dir, "edgewise.json");
+  EW_ASSIGN(const std::string text, PosixEnv().ReadFile(path, int64_t{16} << 20));
+  OrderedJson run = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!run.is_object()) return BadInput(path + " is not a JSON object");
+  run["exits"] = out.exits;
+  run["vote"] = out.vote;
+  EW_RETURN_IF_ERROR(WriteFileAtomic(PosixEnv(), path, DumpJson(run, 2) + "\n"));
+  return out;
+}
+
+}  // namespace edgewise::cli

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Adaptive layer tuning: exits and their vote in the run, eval of every exit and rule, generation of
+# the vote, early stop, export of each exit as a model of its own.
+set -uo pipefail
+. "$(dirname "$0")/lib.sh"
+model=$data/models/tinystories-656k
+text=$data/datasets/tinystories/valid_0.8MB.txt
+need_dir "$model"
+head -c 60000 "$text" >"$WORK/train.txt"
+head -c 90000 "$text" | tail -c 20000 >"$WORK/valid.txt"
+tail -c 20000 "$text" | python3 -c 'import json, sys
+for part in sys.stdin.read().split("\n\n"):
+    if part.strip(): print(json.dumps({"text": part}))' >"$WORK/test.jsonl"
+
+args=(tune "$model" --data "$WORK/train.txt" --valid-data "$WORK/valid.txt" --method edge
+  --max-steps 12 --batch-size 1 --grad-accum 1 --max-seq-len 128 --learning-rate 2e-3 --rank 8
+  --keep last --json --quiet)
+
+# The default: one window, the upper half.
+run 0 one "${args[@]}" -o "$WORK/one"
+check one "len(j['exits']) == 1 and j['exits'][0]['adapted_from'] == 1 and j['vote']['rule'] == 'single:0'"
+check one "j['valid_loss'] < j['start_valid_loss']"
+
+# Two exits of a frozen trunk that vote.
+run 0 two "${args[@]}" --exits 2 --first-layer 0 --rate-per-window -o "$WORK/two"
+check two "len(j['exits']) == 2 and set(j['vote']['rules']) >= {'single:0', 'single:1', 'mean',
+  'max-prob', 'weighted', 'confident'} and len(j['vote']['temperatures']) == 2"
+check two "j['vote']['gain_over_best_exit']['mean'] >= 0"
+run 0 same "${args[@]}" --exits 2 --first-layer 0 --rate-per-window --threads 1 -o "$WORK/same"
+cmp "$WORK/two/edge.safetensors" "$WORK/same/edge.safetensors" || fail "threads change the result"
+
+run 0 eval eval "$WORK/two" --data "$WORK/test.jsonl" --json --quiet
+check eval "len(j['exits']) == 2 and j['loss'] == j['vote']['rules'][j['vote']['rule']]['loss']"
+run 0 named eval "$WORK/two" --data "$WORK/test.jsonl" --vote mean --json --quiet
+check named "j['vote']['rule'] == 'mean' and j['loss'] == j['vote']['rules']['mean']['loss']"
+[ "$(json named "j['vote']['rules']['mean']['loss']")" = "$(json eval "j['vote']['rules']['mean']['loss']")" ] ||
+  fail "the loss of a rule depends on the chosen rule"
+run 1 bad eval "$WORK/two" --data "$WORK/test.jsonl" --vote loudest
+
+generate=(--prompt "Once upon a time" --max-tokens 24 --temperature 0 --json --quiet)
+run 0 vote generate "$WORK/two" "${generate[@]}"
+run 0 early generate "$WORK/two" --vote mean --early-stop 0.5 "${generate[@]}"
+check early "len(j['ids']) > 0"
+# Each exit as an ordinary model says what the exit says.
+for k in 0 1; do
+  run 0 hf$k export "$WORK/two" --to hf --exit $k --dtype fp32 -o "$WORK/hf$k" --json --quiet
+  check hf$k "j['logit_error'] <= j['max_logit_error']"
+  run 0 exit$k generate "$WORK/two" --vote single:$k "${generate[@]}"
+  run 0 model$k generate "$WORK/hf$k" "${generate[@]}"
+  [ "$(json exit$k "j['text']")" = "$(json model$k "j['text']")" ] || fail "exit $k is exported as another model"
+done
+python3 - "$WORK/hf0/config.json" <<'PY' || fail "the export of the lower exit holds all layers"
+import json, sys
+sys.exit(json.load(open(sys.argv[1]))["num_hidden_layers"] != 1)
+PY
+run 0 peft export "$WORK/two" --to peft -o "$WORK/peft" --json --quiet
+[ -e "$WORK/peft/adapter_config.json" ] || fail "no adapter was written"
+run 2 low export "$WORK/two" --to peft --exit 0 -o "$WORK/low"
+finish
