@@ -97,6 +97,13 @@ ordered_json ToJson(const Plan& p) {
     if (!v.load.empty()) visit["load"] = v.load;
     j["visits"].push_back(std::move(visit));
   }
+  j["timeline"] = ordered_json::array();
+  for (const Span& span : p.timeline) {
+    j["timeline"].push_back({{"stream", std::string(1, span.stream)},
+                             {"begin", span.begin},
+                             {"end", span.end},
+                             {"name", span.name}});
+  }
   j["workload"] = ToJson(p.workload);
   return j;
 }
