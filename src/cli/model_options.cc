@@ -7,6 +7,7 @@
 
 #include "base/units.h"
 #include "exec/memory.h"
+#include "formats/hf_dir.h"
 #include "model/training_pass.h"
 #include "model/weight_stream.h"
 
@@ -57,7 +58,9 @@ constexpr int64_t kSharedScratch = int64_t{12} << 20;
 constexpr int64_t kScratchPerThread = int64_t{2} << 20;
 
 // Leaves the weights what the session does not take: decoder or scoring pass, whichever is larger.
-Status FitSession(Invocation& inv, infer::Session& session, int64_t limit, int64_t max_context) {
+// `before`: resident bytes before the model was opened.
+Status FitSession(Invocation& inv, infer::Session& session, int64_t limit, int64_t max_context,
+                  int64_t before) {
   EW_ASSIGN(ExecContext * exec, inv.Exec());
   model::WeightStream* stream = session.model().stream();
   const model::ModelConfig& c = session.model().config();
@@ -71,6 +74,18 @@ Status FitSession(Invocation& inv, infer::Session& session, int64_t limit, int64
   const int64_t scoring = pass.MemoryNeeded(forward).total() + rows * c.hidden * 4;
   const int64_t rest = ReadProcessMemory().rss_bytes + std::max(decoding, scoring) +
                        kSharedScratch + exec->threads() * kScratchPerThread;
+  if (stream == nullptr) {
+    // Held as a whole (GGUF files); mapped weights become resident as they are used.
+    const int64_t mapped = std::max<int64_t>(
+        0, before + session.model().weight_bytes() - ReadProcessMemory().rss_bytes);
+    if (rest + mapped <= limit) return Status::Ok();
+    return OutOfMemory(fmt::format(
+        "this does not fit {}: it takes {}, of which weights {}. The smallest limit that works is "
+        "--memory {}MiB; a shorter context (--ctx) makes it smaller, and weights of a GGUF file "
+        "cannot stay on disk",
+        FormatBytes(limit), FormatBytes(rest + mapped), FormatBytes(session.model().weight_bytes()),
+        ((rest + mapped) >> 20) + 1));
+  }
   const int64_t least = stream->largest_unit_bytes();
   const int64_t budget = std::min(limit - rest, stream->total_bytes());
   if (budget < least) {
@@ -125,17 +140,21 @@ Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const Model
   session.kv_form = *form;
   EW_ASSIGN(session.load.tuning, inv.Tuning());
   int64_t limit = 0;
+  const int64_t before = ReadProcessMemory().rss_bytes;
   if (!options.memory.empty()) {
     Result<int64_t> asked = ParseBytes(options.memory);
     if (!asked.ok()) return InvalidArgument("--memory: " + asked.status().message());
     limit = *asked;
-    session.load.stream.budget_bytes = kEverything;
-    session.load.stream.direct_io = options.weights_io == "direct";
+    EW_ASSIGN(const formats::ModelLocation location, formats::ResolveModel(name));
+    if (location.kind == formats::ModelLocation::Kind::kHfDirectory) {
+      session.load.stream.budget_bytes = kEverything;
+      session.load.stream.direct_io = options.weights_io == "direct";
+    }
   }
   EW_ASSIGN(ExecContext * exec, inv.Exec());
   EW_ASSIGN(auto opened, infer::Session::Open(*exec, name, session));
   for (const std::string& note : opened->model().notes()) inv.console().Log("note: " + note);
-  if (limit > 0) EW_RETURN_IF_ERROR(FitSession(inv, *opened, limit, options.max_context));
+  if (limit > 0) EW_RETURN_IF_ERROR(FitSession(inv, *opened, limit, options.max_context, before));
   return opened;
 }
 

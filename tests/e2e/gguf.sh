@@ -47,6 +47,12 @@ run 0 after eval "$gguf/hearth-10m-Q4_0.gguf" --keep-quant --adapter "$WORK/run"
   --data "$WORK/train.jsonl" --json --quiet
 check after "j['loss'] < 0.5 * $(json before "j['loss']")"
 
+# A memory limit is kept by refusing: these weights are held as a whole.
+run 3 refused generate "$gguf/hearth-10m-Q4_0.gguf" --keep-quant --memory 10MiB --prompt Once \
+  --max-tokens 4 --json --quiet
+run 0 fits generate "$gguf/hearth-10m-Q4_0.gguf" --memory 200MiB --prompt Once --max-tokens 4 \
+  --json --quiet
+
 # Out again: the same tokens and the same loss.
 run 0 export export "$gguf/hearth-10m-Q4_K_M.gguf" --to hf -o "$WORK/dense"
 run 0 from_gguf eval "$gguf/hearth-10m-Q4_K_M.gguf" --data "$valid" --protocol fixed --chunks 4 \
