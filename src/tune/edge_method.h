@@ -40,12 +40,12 @@ struct EdgeOptions {
   // kShared: train each exit's norm gain. With a cumulative trunk the last exit keeps the model's
   // own, so that the result is one ordinary adapter.
   bool train_norm = true;
-  int64_t head_lora_rank = 0;  // kShared: LoRA on each exit's head; 0: none
-  double head_lora_alpha = 0;  // 0: 2 * rank
-  model::LoraConfig lora;      // of the windows' linears; `layers_to_transform` is set here
-  int64_t total_steps = 0;     // of the run, for the order of the exits
+  int64_t head_lora_rank = 0;        // kShared: LoRA on each exit's head; 0: none
+  double head_lora_alpha = 0;        // 0: 2 * rank
+  model::LoraConfig lora;            // of the windows' linears; `layers_to_transform` is set here
+  int64_t total_steps = 0;           // of the run, for the order of the exits
   std::vector<TokenBatch> held_out;  // kAdaptive: what the exits are compared on
-  uint64_t seed = 42;          // of initial values and of random order
+  uint64_t seed = 42;                // of initial values and of random order
   bool recompute = false;
   // Of gradients through packed weights; kInteger rounds stochastically.
   kernels::BackwardMode backward = kernels::BackwardMode::kExact;
@@ -133,8 +133,8 @@ class EdgeMethod : public Method {
   std::vector<uint8_t> recompute_;
   std::optional<ExitSchedule> schedule_;
   std::unique_ptr<Trunk> trunk_;
-  FloatBuffer start_;  // [max_tokens, hidden]
-  int current_ = 0;    // exit of the step begun
+  FloatBuffer start_;      // [max_tokens, hidden]
+  int current_ = 0;        // exit of the step begun
   int64_t reported_ = -1;  // the step before which losses were last reported
   const std::atomic<bool>* stop_ = nullptr;
   TrunkProgressFn progress_;

@@ -84,7 +84,7 @@ struct TileDecode {
   const float* w_scales = nullptr;    // [groups][16], or
   const uint8_t* w_halves = nullptr;  // the same in fp16; further tiles' may follow
   const float* w_mins = nullptr;      // or null; dense only
-  float* c = nullptr;               // [16]
+  float* c = nullptr;                 // [16]
 };
 
 // One row to int8: q = round(x fold inv) with inv = 127 / max|x fold| per group, scale = max / 127.

@@ -27,7 +27,8 @@ struct RowRange {
 void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const PackedMatrix& w,
                    RowRange range, const float* bias, float* y, int64_t ldy, Accumulate acc);
 
-// Several matrices on the same X, which is rounded once and shared among the threads as one product.
+// Several matrices on the same X, which is rounded once and shared among the threads as one
+// product.
 struct PackedTarget {
   const PackedMatrix* w = nullptr;
   RowRange range;
