@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <cmath>
 
 #include "base/units.h"
 #include "cli/calibration_options.h"
@@ -12,8 +13,10 @@
 #include "compress/compress_linear.h"
 #include "compress/compressor.h"
 #include "compress/derive.h"
+#include "compress/latency.h"
 #include "compress/memory_need.h"
 #include "exec/memory.h"
+#include "schedule/measure.h"
 #include "tune/fingerprint.h"
 
 namespace edgewise::cli {
@@ -43,6 +46,10 @@ class Compress : public Command {
                    "budget, paper, paper-literal, uniform, random, or a policy file")
         ->capture_default_str();
     app.add_option("--size", size_, "budget: packed size of all linears, for example 40MiB");
+    app.add_option("--latency", latency_ms_,
+                   "budget: predicted milliseconds of all linears for one token (decode)")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--device", device_, "--latency: a device file instead of this machine's");
     app.add_option("--embedding-bits", request_.embedding_bits, "Embedding: 4, 8 or 16")
         ->check(CLI::IsMember({4, 8, 16}))
         ->capture_default_str();
@@ -108,9 +115,12 @@ class Compress : public Command {
       EW_ASSIGN(request_.budget, ParseBytes(size_));
     }
     // A budget in bytes leaves the choice open; one that stands for a dense policy stays dense.
-    request_.allow_sparsity = request_.sparsity > 0 || !size_.empty() || average_bits_ > 0;
+    request_.allow_sparsity =
+        request_.sparsity > 0 || !size_.empty() || average_bits_ > 0 || latency_ms_ > 0;
+    if (!size_.empty() + (average_bits_ > 0) + (latency_ms_ > 0) > 1) {
+      return InvalidArgument("give one of --size, --average-bits and --latency");
+    }
     if (average_bits_ > 0) {
-      if (!size_.empty()) return InvalidArgument("give --size or --average-bits, not both");
       double weights = 0;
       for (model::LinearKind kind : model::kAllLinears) {
         const model::LinearShape shape = model::ShapeOf(config, kind);
@@ -126,19 +136,45 @@ class Compress : public Command {
                                 table_.empty() ? output_ + "-sensitivity.json" : table_,
                                 request_.kind == compress::PolicyKind::kBudget));
     }
-    const compress::CostFn cost = [this](int64_t rows, int64_t cols,
-                                         const compress::Option& option) {
-      return compress::PackedBytes(rows, cols, option, request_.group, request_.pattern);
-    };
-    EW_ASSIGN(compress::DerivedPolicy derived, DerivePolicy(table, config, request_, cost));
+    EW_ASSIGN(compress::DerivedPolicy derived, Derive(inv, table, config));
     if (request_.kind == compress::PolicyKind::kBudget) {
+      const auto amount = [&](int64_t cost) {
+        return latency_ms_ > 0 ? fmt::format("{:.3f} ms", 1e-6 * static_cast<double>(cost))
+                               : FormatBytes(cost);
+      };
       inv.console().Log(fmt::format(
-          "policy: {} of {} used, predicted loss +{:.4f} ({})", FormatBytes(derived.cost),
-          FormatBytes(derived.budget), derived.predicted_loss,
+          "policy: {} of {} used, predicted loss +{:.4f} ({})", amount(derived.cost),
+          amount(derived.budget), derived.predicted_loss,
           derived.exact ? "optimal" : fmt::format("at best +{:.4f}", derived.lower_bound)));
     }
     o.policy = std::move(derived.policy);
     return o;
+  }
+
+  Result<compress::DerivedPolicy> Derive(Invocation& inv, const compress::SensitivityTable& table,
+                                         const model::ModelConfig& config) {
+    if (latency_ms_ <= 0) {
+      const compress::CostFn bytes = [this](int64_t rows, int64_t cols,
+                                            const compress::Option& option) {
+        return compress::PackedBytes(rows, cols, option, request_.group, request_.pattern);
+      };
+      return DerivePolicy(table, config, request_, bytes);
+    }
+    if (request_.kind != compress::PolicyKind::kBudget) {
+      return InvalidArgument("--latency is a limit of --policy budget");
+    }
+    plan::Device device;
+    if (device_.empty()) {
+      EW_ASSIGN(device, MeasuredDevice(inv));
+    } else {
+      EW_ASSIGN(device, schedule::LoadDevice(device_));
+    }
+    request_.budget = std::llround(1e6 * latency_ms_);
+    Result<compress::DerivedPolicy> derived = DerivePolicy(
+        table, config, request_, compress::DecodeLatency(device, request_.group, request_.pattern));
+    return derived.ok()
+               ? std::move(derived)
+               : derived.status().WithContext("--latency: no policy is as fast (nanoseconds)");
   }
 
   static std::string Text(const compress::CompressReport& r) {
@@ -166,8 +202,8 @@ class Compress : public Command {
   ModelOptions model_;
   CalibrationOptions calibration_;
   compress::PolicyRequest request_;
-  std::string output_, policy_ = "budget", size_, table_;
-  double average_bits_ = 0;
+  std::string output_, policy_ = "budget", size_, table_, device_;
+  double average_bits_ = 0, latency_ms_ = 0;
   bool policy_only_ = false;
 };
 
