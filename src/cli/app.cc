@@ -9,7 +9,9 @@
 #include "cli/command.h"
 #include "cli/config_file.h"
 #include "cli/describe.h"
+#include "cli/help_format.h"
 #include "cli/suggest.h"
+#include "cli/usage_error.h"
 #include "io/env.h"
 #include "schedule/kernel_search.h"
 
@@ -18,7 +20,7 @@ namespace {
 
 constexpr char kDescription[] =
     "Adapts language models on the machine they run on.\n"
-    "MODEL is a Hugging Face directory, a GGUF file, or a hub id found in the local cache.";
+    "MODEL is a Hugging Face directory, a GGUF file, or a hub id in the local cache.";
 
 constexpr char kFooter[] =
     "First steps:\n"
@@ -30,6 +32,7 @@ constexpr char kFooter[] =
     "4 interrupted with state saved, 5 finished but a save failed, 70 a bug.";
 
 void DeclareCommon(CLI::App& app, CommonOptions& common) {
+  app.option_defaults()->group("Every command");
   app.add_flag("--json", common.json, "Print one JSON object on stdout");
   app.add_flag("--quiet,-q", common.quiet, "No progress and logs on stderr");
   app.add_option("--threads", common.threads, "Threads (default: all that the process may use)")
@@ -46,8 +49,8 @@ const char* GroupOf(const std::string& name) {
   } kGroups[] = {
       {"Adapt a model", " tune merge export "},
       {"Use it", " generate chat eval "},
-      {"Make it smaller, plan the work", " profile compress device plan "},
-      {"Look and measure", " report inspect tokenize bench "},
+      {"Make it smaller, plan the work", " profile compress plan device search-kernels "},
+      {"Look and measure", " report inspect tokenize bench random-base "},
   };
   for (const auto& [group, names] : kGroups) {
     if (names.find(" " + name + " ") != std::string_view::npos) return group;
@@ -111,6 +114,11 @@ Status RunCommand(Command& command, CLI::App& app, CommonOptions& common, Consol
   }
 }
 
+// What stands under an error of wrong use.
+void PrintHelpHint(const std::string& command) {
+  fmt::print(stderr, "'edgewise {} --help' lists the options\n", command);
+}
+
 // --json anywhere on the command line, for errors found before options are known.
 bool WantsJson(int argc, char** argv) {
   return std::any_of(argv + 1, argv + argc,
@@ -120,6 +128,7 @@ bool WantsJson(int argc, char** argv) {
 int Main(int argc, char** argv) {
   CLI::App app(kDescription, "edgewise");
   app.footer(kFooter);
+  app.formatter(std::make_shared<HelpFormatter>());
   app.set_version_flag("--version", std::string("edgewise ") + EDGEWISE_VERSION);
   app.require_subcommand(0, 1);
   app.allow_extras();
@@ -165,7 +174,10 @@ int Main(int argc, char** argv) {
   } catch (const CLI::Success& request) {  // --help, --version
     return app.exit(request);
   } catch (const CLI::Error& error) {
-    return Console(WantsJson(argc, argv), false).Finish(InvalidArgument(error.what()));
+    const int code =
+        Console(WantsJson(argc, argv), false).Finish(InvalidArgument(UsageErrorText(error.what())));
+    if (std::find(names.begin(), names.end(), argv[1]) != names.end()) PrintHelpHint(argv[1]);
+    return code;
   }
 
   if (help->parsed()) {
@@ -198,7 +210,9 @@ int Main(int argc, char** argv) {
     if (status.ok() && !common.config.empty()) status = ApplyConfigFile(common.config, *apps[i]);
     Console console(common.json, common.quiet);
     if (status.ok()) status = RunCommand(*commands[i], *apps[i], common, console);
-    return console.Finish(status);
+    const int code = console.Finish(status);
+    if (status.code() == StatusCode::kInvalidArgument) PrintHelpHint(commands[i]->name());
+    return code;
   }
 
   const std::vector<std::string> rest = app.remaining();

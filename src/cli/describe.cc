@@ -8,6 +8,12 @@ namespace {
 // CLI11 writes a list of allowed values as "TEXT:{a,b}" and a range as "INT:INT in [1 - 5]".
 void SplitType(const std::string& type, OptionDoc* doc) {
   doc->value = type.substr(0, type.find(':'));
+  if (const size_t range = type.find(" in ["); range != std::string::npos) {
+    doc->range = type.substr(range + 5, type.find(']', range) - range - 5);
+    if (const size_t dash = doc->range.find(" - "); dash != std::string::npos) {
+      doc->range.replace(dash, 3, " to ");
+    }
+  }
   const size_t open = type.find(":{");
   if (open == std::string::npos) return;
   const size_t close = type.find('}', open);
@@ -23,6 +29,8 @@ void SplitType(const std::string& type, OptionDoc* doc) {
   if (!word.empty()) doc->choices.push_back(word);
 }
 
+}  // namespace
+
 OptionDoc DescribeOption(const CLI::Option& option) {
   OptionDoc doc;
   doc.positional = option.get_lnames().empty() && option.get_snames().empty();
@@ -34,10 +42,9 @@ OptionDoc DescribeOption(const CLI::Option& option) {
   if (doc.takes_value) SplitType(option.get_type_name(), &doc);
   doc.default_value = option.get_default_str();
   doc.help = option.get_description();
+  doc.group = option.get_group();
   return doc;
 }
-
-}  // namespace
 
 ProgramDoc Describe(const CLI::App& app, const std::string& version) {
   ProgramDoc doc;

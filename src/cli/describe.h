@@ -7,7 +7,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace edgewise::cli {
 
@@ -18,6 +19,8 @@ struct OptionDoc {
   bool required = false;
   std::string value;                 // "TEXT", "INT", ...
   std::vector<std::string> choices;  // of the value, when it is one of a list
+  std::string range;                 // "0 to 50", when the value has one
+  std::string group;                 // heading under which it stands
   std::string default_value;
   std::string help;
 };
@@ -32,6 +35,7 @@ struct ProgramDoc {
   std::vector<CommandDoc> commands;
 };
 
+OptionDoc DescribeOption(const CLI::Option& option);
 ProgramDoc Describe(const CLI::App& app, const std::string& version);
 
 // Scripts for "bash", "zsh" and "fish"; "" for another shell.

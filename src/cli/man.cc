@@ -1,6 +1,8 @@
 // Man pages in the language of man(7).
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "cli/describe.h"
 
 namespace edgewise::cli {
@@ -86,7 +88,17 @@ std::string ManPage(const ProgramDoc& program, const CommandDoc* command) {
     if (o.positional) out += fmt::format("\n.I {}", Escape(o.names[0]));
   }
   out += "\n.SH OPTIONS\n";
-  for (const OptionDoc& o : command->options) out += OptionEntry(o);
+  // Groups in the order of their first option, as in the help text.
+  std::vector<std::string> groups;
+  for (const OptionDoc& o : command->options) {
+    if (std::find(groups.begin(), groups.end(), o.group) == groups.end()) groups.push_back(o.group);
+  }
+  for (const std::string& group : groups) {
+    if (groups.size() > 1) out += fmt::format(".SS {}\n", Escape(group));
+    for (const OptionDoc& o : command->options) {
+      if (o.group == group) out += OptionEntry(o);
+    }
+  }
   return out + fmt::format(".SH SEE ALSO\n.BR {} (1)\n", program.name);
 }
 

@@ -43,7 +43,9 @@ std::vector<std::string> SplitCommas(const std::string& text) {
 }  // namespace
 
 void DeclareTune(CLI::App& app, TuneFlags& f) {
+  const auto group = [&](const char* name) { app.option_defaults()->group(name); };
   app.add_option("model", f.model, "Hugging Face directory, GGUF file or hub id");
+  group("Data and run");
   app.add_option("--data", f.data,
                  "Training data: .jsonl, .json, .txt, or a directory with train/valid files");
   app.add_option("-o,--output,--output-dir", f.out, "Run directory");
@@ -52,8 +54,20 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
                  "Share of the training data held out when there is no validation data; 0: none")
       ->check(CLI::Range(0.0, 0.9))
       ->capture_default_str();
-  DeclareData(app, f.data_flags);
+  app.add_flag("--overwrite", f.overwrite, "Replace an earlier run in the run directory");
+  app.add_flag("--dry-run", f.dry_run, "Print plan and first samples with their masks, then stop");
+  app.add_option("--report-samples", f.report_samples,
+                 "Rows that base and result answer for report.html (none with --memory)")
+      ->check(CLI::Range(0, 50))
+      ->capture_default_str();
+  app.add_flag("--no-progress", f.no_progress, "Plain progress lines");
 
+  group("How rows are read");
+  DeclareData(app, f.data_flags);
+  app.add_flag("--pack,--packing", f.pack,
+               "Put short examples into one row; they never see each other");
+
+  group("What is trained");
   app.add_option(
          "--method", f.method,
          "edge (adaptive layer tuning: a window of layers at a time, bottom-up), lora, last-n "
@@ -78,26 +92,30 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
   app.add_option("--last-layers,--num-layers", f.last_layers, "last-n: how many layers")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  DeclareEdge(app, f.edge);
-  app.add_option("--head-skip", f.head_skip,
-                 "Leave blocks of the vocabulary below this probability out of the gradient")
-      ->check(CLI::Range(0.0, 0.99))
-      ->capture_default_str();
   app.add_option("--init-adapter,--resume-adapter-file", f.init_adapter,
                  "Start from this PEFT adapter");
+  group("Adaptive layer tuning (--method edge)");
+  DeclareEdge(app, f.edge);
+
+  group("Memory and speed");
+  app.add_option("--memory", f.memory, "Most resident memory, for example 2GiB");
+  app.add_flag("--recompute,--gradient-checkpointing,--grad-checkpoint", f.recompute,
+               "Keep layer inputs only: less memory, about a third slower");
   app.add_option("--dtype", f.dtype, "Type in which the base is held: as-stored, fp32, bf16, fp16")
       ->capture_default_str();
   app.add_flag("--keep-quant", f.keep_quant,
                "GGUF: tune on its quantised blocks as they are, in the file's size");
-  app.add_flag("--recompute,--gradient-checkpointing,--grad-checkpoint", f.recompute,
-               "Keep layer inputs only: less memory, about a third slower");
-  app.add_option("--memory", f.memory, "Most resident memory, for example 2GiB");
+  app.add_option("--head-skip", f.head_skip,
+                 "Leave blocks of the vocabulary below this probability out of the gradient")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str();
   app.add_option("--weights-io", f.weights_io,
                  "How weights are read that do not fit --memory: cached, direct (past the page "
                  "cache)")
       ->check(CLI::IsMember({"cached", "direct"}))
       ->capture_default_str();
 
+  group("Learning");
   app.add_option("--learning-rate,--lr", f.lr, "Peak learning rate")->capture_default_str();
   app.add_option("--min-lr", f.min_lr, "Where the schedule ends")->capture_default_str();
   app.add_option("--lr-schedule,--lr-scheduler-type", f.lr_schedule, "constant, linear or cosine")
@@ -123,14 +141,15 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
   app.add_option("--weight-decay", f.weight_decay, "AdamW weight decay")->capture_default_str();
   app.add_option("--max-grad-norm", f.max_grad_norm, "Clip gradients to this norm; 0: never")
       ->capture_default_str();
-  app.add_option("--adam-beta1", f.beta1)->capture_default_str();
-  app.add_option("--adam-beta2", f.beta2)->capture_default_str();
-  app.add_option("--adam-epsilon", f.adam_eps)->capture_default_str();
-  app.add_flag("--pack,--packing", f.pack,
-               "Put short examples into one row; they never see each other");
+  app.add_option("--adam-beta1", f.beta1, "AdamW: decay of the mean gradient")
+      ->capture_default_str();
+  app.add_option("--adam-beta2", f.beta2, "AdamW: decay of the mean square")->capture_default_str();
+  app.add_option("--adam-epsilon", f.adam_eps, "AdamW: added to the root of the mean square")
+      ->capture_default_str();
   app.add_option("--seed", f.seed, "Of data order, initial values and dropout")
       ->capture_default_str();
 
+  group("Validation and checkpoints");
   app.add_option("--eval-every,--eval-steps,--steps-per-eval", f.eval_every,
                  "Validate every so many steps (default: at the end)")
       ->check(CLI::NonNegativeNumber);
@@ -147,13 +166,6 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
       ->capture_default_str();
   app.add_flag("--resume{auto},--auto-resume{auto}", f.resume,
                "Go on where the run stopped; --resume=PATH: from this checkpoint");
-  app.add_flag("--overwrite", f.overwrite, "Replace an earlier run in the run directory");
-  app.add_flag("--dry-run", f.dry_run, "Print plan and first samples with their masks, then stop");
-  app.add_flag("--no-progress", f.no_progress, "Plain progress lines");
-  app.add_option("--report-samples", f.report_samples,
-                 "Rows that base and result answer for report.html (none with --memory)")
-      ->check(CLI::Range(0, 50))
-      ->capture_default_str();
 }
 
 Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& f, int64_t layers) {

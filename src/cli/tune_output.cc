@@ -47,13 +47,18 @@ OrderedJson PlanJson(const TunePlan& plan) {
 std::string PlanText(const TunePlan& plan, const std::string& data_report) {
   std::string text = fmt::format(
       "{}, {}: {} of {} parameters are trained\n{}{} steps, {} micro-batches an epoch of up to {} "
-      "tokens\npredicted: {}, {}",
+      "tokens\n",
       plan.model, plan.method, FormatCount(static_cast<double>(plan.trainable_parameters)),
       FormatCount(static_cast<double>(plan.base_parameters)), data_report, plan.steps,
-      plan.batches_per_epoch, plan.batch_tokens,
-      plan.predicted_seconds > 0 ? FormatSeconds(plan.predicted_seconds) : "no time",
-      plan.memory.ToString());
-  if (plan.memory_limit > 0) text += fmt::format(" (limit {})", FormatBytes(plan.memory_limit));
+      plan.batches_per_epoch, plan.batch_tokens);
+  std::string predicted =
+      fmt::format("predicted: {}, {}",
+                  plan.predicted_seconds > 0 ? FormatSeconds(plan.predicted_seconds) : "no time",
+                  plan.memory.ToString());
+  if (plan.memory_limit > 0) {
+    predicted += fmt::format(" (limit {})", FormatBytes(plan.memory_limit));
+  }
+  text += report::Wrap(predicted, 2);
   if (plan.offloaded) {
     text += fmt::format("\nweights are read from disk as they are needed, {} of them in memory{}",
                         FormatBytes(plan.weight_budget),

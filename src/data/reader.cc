@@ -136,7 +136,9 @@ class Reader {
     if (report_.bad > 0) {
       why += fmt::format(" ({} bad, the first: {})", report_.bad, report_.first_bad[0]);
     }
-    return BadInput(why);
+    return BadInput(why +
+                    "; a row of a .jsonl file looks like {\"prompt\": \"..\", "
+                    "\"completion\": \"..\"}; docs/data.md has the other forms");
   }
 
  private:

@@ -156,7 +156,7 @@ Result<ModelLocation> ResolveModel(const std::string& name, const std::string& h
   if (!env.IsDirectory(repo)) {
     return NotFound(fmt::format(
         "there is no directory {0}, and the model is not in the local Hugging Face cache either "
-        "({1}). Download it first: huggingface-cli download {0}",
+        "({1}). Download it first: hf download {0}",
         id, repo));
   }
   EW_ASSIGN(const std::string snapshot, FindSnapshot(repo, revision));

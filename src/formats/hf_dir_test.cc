@@ -145,7 +145,7 @@ TEST_F(HfDir, ResolvesNames) {
   EXPECT_HAS(why_not("org/name@../x"), "no revision");
   EXPECT_HAS(why_not("org/evil"), "does not name a commit");
   EXPECT_HAS(why_not("gpt2"), "snapshots/777");
-  EXPECT_HAS(why_not("org/other"), "huggingface-cli download");
+  EXPECT_HAS(why_not("org/other"), "hf download");
   EXPECT_HAS(why_not("../org/name"), "no file");
 }
 

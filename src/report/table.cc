@@ -1,6 +1,7 @@
 #include "report/table.h"
 
 #include <algorithm>
+#include <sstream>
 
 namespace edgewise::report {
 namespace {
@@ -30,6 +31,27 @@ std::string Cut(const std::string& text, int width) {
 int DisplayWidth(const std::string& text) {
   return static_cast<int>(
       std::count_if(text.begin(), text.end(), [](char c) { return !IsContinuation(c); }));
+}
+
+std::string Wrap(const std::string& text, int indent, int column, int max_width) {
+  std::istringstream words(text);
+  std::string out;
+  bool first = true;
+  for (std::string word; words >> word;) {
+    const int width = DisplayWidth(word);
+    if (!first && column + 1 + width > max_width) {
+      out += '\n';
+      out.append(static_cast<size_t>(indent), ' ');
+      column = indent;
+    } else if (!first) {
+      out += ' ';
+      ++column;
+    }
+    out += word;
+    column += width;
+    first = false;
+  }
+  return out;
 }
 
 void Table::AddRow(std::vector<std::string> cells) {

@@ -25,6 +25,10 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+// The words of `text` in lines of at most `max_width` columns (longer words stand alone), all but
+// the first behind `indent` spaces; `column`: where the first word stands. No line end at the end.
+std::string Wrap(const std::string& text, int indent = 0, int column = 0, int max_width = 80);
+
 // Columns that a string takes on a terminal: its code points (invalid UTF-8 counts by byte).
 int DisplayWidth(const std::string& text);
 

@@ -38,5 +38,12 @@ TEST(Table, CountsCodePoints) {
 
 TEST(Table, EmptyTableIsEmptyText) { EXPECT_EQ(Table({}).Render(), ""); }
 
+TEST(Wrap, LinesKeepTheirWidth) {
+  EXPECT_EQ(Wrap("one two three", 2, 0, 8), "one two\n  three");
+  EXPECT_EQ(Wrap("one two", 0, 5, 8), "one\ntwo");
+  EXPECT_EQ(Wrap("unbreakable", 0, 0, 4), "unbreakable");
+  EXPECT_EQ(Wrap("", 2), "");
+}
+
 }  // namespace
 }  // namespace edgewise::report

@@ -8,11 +8,21 @@ grep -q generate "$WORK/help.out" || fail "help does not list the commands"
 run 0 version --version
 run 0 help_eval help eval
 grep -q protocol "$WORK/help_eval.out" || fail "help eval does not list its options"
+# Help fits a terminal, and the many options of tune stand under headings.
+for command in "" tune eval generate chat merge export profile compress plan device report inspect \
+  tokenize bench; do
+  run 0 "help_$command" help $command
+  long=$(awk 'length($0) > 80' "$WORK/help_$command.out" | head -3)
+  [ -z "$long" ] || fail "help $command has lines of more than 80 columns: $long"
+done
+for group in "Data and run:" "What is trained:" "Learning:" "Every command:"; do
+  grep -q "^$group" "$WORK/help_tune.out" || fail "help tune has no group '$group'"
+done
 run 1 nothing
 run 1 command tokenise x && says command "did you mean tokenize?"
 run 1 flag eval x --protocl fixed && says flag "did you mean --protocol?"
 run 1 extra tokenize a b --text x && says extra "unexpected argument 'b'"
-run 1 value eval x --ctx lots
+run 1 value eval x --ctx lots && says value "'lots' is not a number" && says value "eval --help"
 run 1 missing generate && says missing "--prompt"
 run 1 isa generate "$WORK" --prompt x --isa sse9 && says isa "sse9"
 run 2 absent tokenize "$WORK/nothing-here" --text x && says absent "nothing-here"
