@@ -141,6 +141,11 @@ int64_t WeightStream::largest_unit_bytes() const {
   return bytes;
 }
 
+int64_t WeightStream::resident_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return resident_;
+}
+
 StreamStats WeightStream::stats() const {
   const std::lock_guard lock(mutex_);
   return stats_;

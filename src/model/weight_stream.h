@@ -82,6 +82,8 @@ class WeightStream {
   Status Gather(std::span<const int32_t> ids, std::byte* out);
   DType embedding_dtype() const;
 
+  // Of the units in memory, those being read included.
+  int64_t resident_bytes() const;
   StreamStats stats() const;
 
  private:

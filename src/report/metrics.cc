@@ -34,6 +34,12 @@ OrderedJson ToJson(const StepEvent& e) {
   j["tokens_per_s"] = e.tokens_per_s;
   j["elapsed_s"] = e.elapsed_s;
   j["rss_bytes"] = e.rss_bytes;
+  if (e.memory != HeldMemory{}) {
+    j["memory"] = {{"weights", e.memory.weights},         {"trainable", e.memory.trainable},
+                   {"gradients", e.memory.gradients},     {"optimizer", e.memory.optimizer},
+                   {"activations", e.memory.activations}, {"scratch", e.memory.scratch}};
+  }
+  if (e.exit >= 0) j["exit"] = e.exit;
   if (e.skipped) j["skipped"] = true;
   if (e.skipped_total > 0) j["skipped_total"] = e.skipped_total;
   return j;
@@ -45,6 +51,7 @@ OrderedJson ToJson(const ValidEvent& e) {
   j["tokens"] = e.tokens;
   j["seconds"] = e.seconds;
   j["best"] = e.best;
+  if (!e.exits.empty()) j["exits"] = e.exits;
   if (e.score) {
     j["score"] = *e.score;
     j["score_name"] = e.score_name;

@@ -9,11 +9,24 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "base/status.h"
 #include "io/env.h"
 
 namespace edgewise::report {
+
+// Bytes of the buffers that a run holds, by purpose. What the process has resident beyond them is
+// the program, its libraries and the data.
+struct HeldMemory {
+  int64_t weights = 0;    // of the base; mapped ones count whole, touched or not
+  int64_t trainable = 0;  // values that are not part of the base
+  int64_t gradients = 0;
+  int64_t optimizer = 0;
+  int64_t activations = 0;  // kept from forward to backward
+  int64_t scratch = 0;      // working buffers
+  bool operator==(const HeldMemory&) const = default;
+};
 
 // One optimiser step. "event":"step".
 struct StepEvent {
@@ -29,6 +42,8 @@ struct StepEvent {
   double tokens_per_s = 0;        // of this step
   double elapsed_s = 0;           // since this process began the run
   int64_t rss_bytes = 0;
+  HeldMemory memory = {};
+  int exit = -1;  // the exit whose window was tuned, from 0; -1: the model has but one output
   bool skipped = false;  // not applied: loss or gradient was not finite
   int64_t skipped_total = 0;
 };
@@ -40,6 +55,7 @@ struct ValidEvent {
   int64_t tokens = 0;
   double seconds = 0;
   bool best = false;                           // lower than every one before
+  std::vector<double> exits = {};              // loss of every exit alone, if there are several
   std::optional<double> score = std::nullopt;  // of the caller's own evaluation, if it has one
   std::string score_name = {};
 };

@@ -41,19 +41,27 @@ class MetricsTest : public ::testing::Test {
 TEST_F(MetricsTest, LinesAreJsonWithSchemaAndStep) {
   auto file = Open(-1);
   ASSERT_TRUE(file->Append(StepEvent{.step = 3, .loss = 1.5, .rss_bytes = 77}).ok());
-  ASSERT_TRUE(file->Append(ValidEvent{.step = 3, .loss = 2.5, .best = true}).ok());
+  ASSERT_TRUE(
+      file->Append(ValidEvent{.step = 3, .loss = 2.5, .best = true, .exits = {3, 2.5}}).ok());
   ASSERT_TRUE(
       file->Append(StepEvent{.step = 4, .loss = std::numeric_limits<double>::quiet_NaN()}).ok());
+  ASSERT_TRUE(
+      file->Append(StepEvent{.step = 5, .memory = {.weights = 8, .scratch = 2}, .exit = 1}).ok());
   std::istringstream in(Text());
   std::string line;
   std::vector<Json> all;
   while (std::getline(in, line)) all.push_back(*ParseJson(line));
-  ASSERT_EQ(all.size(), 3u);
+  ASSERT_EQ(all.size(), 4u);
   for (const Json& j : all) EXPECT_EQ(j["schema"], 1);
   EXPECT_EQ(all[0]["event"], "step");
   EXPECT_EQ(all[0]["rss_bytes"], 77);
   EXPECT_EQ(all[1]["valid_loss"], 2.5);
+  EXPECT_EQ(all[1]["exits"], Json({3.0, 2.5}));
   EXPECT_TRUE(all[2]["loss"].is_null());
+  EXPECT_FALSE(all[2].contains("memory") || all[2].contains("exit"));
+  EXPECT_EQ(all[3]["memory"]["weights"], 8);
+  EXPECT_EQ(all[3]["memory"]["scratch"], 2);
+  EXPECT_EQ(all[3]["exit"], 1);
 }
 
 TEST_F(MetricsTest, ResumeDropsLaterStepsAndATornLine) {

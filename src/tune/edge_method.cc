@@ -10,6 +10,7 @@
 #include "kernels/weight_rows.h"
 #include "model/flops.h"
 #include "model/held_weights.h"
+#include "tune/memory_estimate.h"
 #include "tune/optimizer.h"
 #include "tune/peft_files.h"
 
@@ -334,6 +335,27 @@ Result<LossSum> EdgeMethod::Evaluate(const TokenBatch& batch) {
     if (batch.targets[t] >= 0) sum.loss_sum -= std::log(std::max(probability[t], 1e-300));
   }
   return sum;
+}
+
+Result<std::vector<LossSum>> EdgeMethod::EvaluateExits(const TokenBatch& batch) {
+  std::vector<LossSum> out;
+  // Windows that all end at the top of one model have one output.
+  if (exits_.size() < 2 || (cumulative() && exits_.front().end == exits_.back().end)) return out;
+  for (int e = 0; e < static_cast<int>(exits_.size()); ++e) {
+    EW_ASSIGN(out.emplace_back(), EvaluateExit(batch, e));
+  }
+  return out;
+}
+
+report::HeldMemory EdgeMethod::Held() const {
+  report::HeldMemory held;
+  held.weights = HeldWeightBytes(model_);
+  held.trainable = held.gradients = ParameterBytes(params_);
+  const model::PassMemory pass = pass_.memory();
+  held.activations = pass.activations;
+  // Start states here and in the trunk.
+  held.scratch = pass.scratch + 2 * start_.size() * static_cast<int64_t>(sizeof(float));
+  return held;
 }
 
 model::PassMemory EdgeMethod::MemoryNeeded() {

@@ -71,6 +71,9 @@ class EdgeMethod : public Method {
   Result<LossSum> Micro(const TokenBatch& batch, const MicroContext& context) override;
   // kCumulative: the loss of the whole model. kFrozen: of the mean of the exits' probabilities.
   Result<LossSum> Evaluate(const TokenBatch& batch) override;
+  Result<std::vector<LossSum>> EvaluateExits(const TokenBatch& batch) override;
+  int CurrentExit() const override { return exits_.size() > 1 ? current_ : -1; }
+  report::HeldMemory Held() const override;
   Result<std::vector<ResultFile>> Files() override;
   Status Restore(const std::string& directory) override;
   std::string SaveState() const override;

@@ -284,6 +284,33 @@ TEST_F(EdgeMethodTest, CumulativeLossIsThatOfTheWholeModelWithItsAdapter) {
   EXPECT_NEAR(got->mean(), want->loss_sum / static_cast<double>(want->labelled), 1e-5);
 }
 
+TEST_F(EdgeMethodTest, EveryExitIsScoredByItself) {
+  for (TrunkMode mode : {TrunkMode::kFrozen, TrunkMode::kCumulative}) {
+    SCOPED_TRACE(TrunkModeName(mode));
+    auto m = Make(Options(mode, std::string("alone-") + std::string(TrunkModeName(mode))));
+    AdamW adam({}, m->params());
+    Train(*m, adam, 0, 50);
+    EXPECT_EQ(m->CurrentExit(), 2);
+    const TokenBatch batch = BatchOf(docs_, {1, 4});
+    const auto exits = m->EvaluateExits(batch);
+    const auto whole = m->Evaluate(batch);
+    ASSERT_TRUE(exits.ok() && whole.ok());
+    ASSERT_EQ(exits->size(), 3u);
+    for (size_t e = 0; e < 3; ++e) {
+      const auto one = m->EvaluateExit(batch, static_cast<int>(e));
+      ASSERT_TRUE(one.ok());
+      EXPECT_EQ((*exits)[e].loss_sum, one->loss_sum);
+    }
+    if (mode == TrunkMode::kCumulative) {
+      EXPECT_EQ((*exits)[2].loss_sum, whole->loss_sum);
+    }
+    const report::HeldMemory held = m->Held();
+    EXPECT_EQ(held.weights, model_->weight_bytes());
+    EXPECT_EQ(held.trainable, held.gradients);
+    EXPECT_GT(held.activations, 0);
+  }
+}
+
 TEST_F(EdgeMethodTest, RefusesWhatDoesNotFitTogether) {
   EdgeOptions o = Options(TrunkMode::kCumulative, "");
   o.order = ExitOrder::kCyclic;

@@ -86,6 +86,18 @@ std::string MemoryEstimate::ToString() const {
       FormatBytes(optimizer), FormatBytes(activations), FormatBytes(scratch), FormatBytes(runtime));
 }
 
+int64_t HeldWeightBytes(const model::Model& model) {
+  const model::WeightStream* stream = model.stream();
+  if (stream == nullptr) return model.weight_bytes();
+  return model.weight_bytes() - stream->total_bytes() + stream->resident_bytes();
+}
+
+int64_t ParameterBytes(const std::vector<model::Parameter>& params) {
+  int64_t count = 0;
+  for (const model::Parameter& p : params) count += p.count;
+  return count * static_cast<int64_t>(sizeof(float));
+}
+
 Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& model,
                                       const MemoryRequest& r) {
   const model::ModelConfig& config = model.config();

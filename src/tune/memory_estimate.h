@@ -52,6 +52,11 @@ struct MemoryFit {
 Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
                               const MemoryRequest& request, int64_t limit_bytes);
 
+// Of a model's weights: bytes mapped, or in memory at the moment when they are streamed.
+int64_t HeldWeightBytes(const model::Model& model);
+// Of the values of `params`.
+int64_t ParameterBytes(const std::vector<model::Parameter>& params);
+
 // Allocates nothing of what it counts (but the LoRA factors, for a moment). Error: options that do
 // not fit the model.
 Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& model,

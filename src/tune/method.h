@@ -12,6 +12,7 @@
 #include "formats/tensor_source.h"
 #include "io/env.h"
 #include "model/parameters.h"
+#include "report/metrics.h"
 #include "tensor/token_batch.h"
 
 namespace edgewise::tune {
@@ -69,6 +70,17 @@ class Method {
 
   // Loss without gradients.
   virtual Result<LossSum> Evaluate(const TokenBatch& batch) = 0;
+  // The same of every exit alone, lowest first; empty: there are no others than the model's own
+  // output.
+  virtual Result<std::vector<LossSum>> EvaluateExits(const TokenBatch& batch) {
+    (void)batch;
+    return std::vector<LossSum>();
+  }
+  // The exit that the step begun tunes, where there are several; else -1.
+  virtual int CurrentExit() const { return -1; }
+
+  // What the method holds now, the optimiser's state not counted.
+  virtual report::HeldMemory Held() const { return {}; }
 
   // The result as it stands, for a checkpoint or the run's directory. Reading these back must give
   // the parameters exactly.

@@ -10,6 +10,7 @@
 #include "formats/peft.h"
 #include "formats/safetensors.h"
 #include "io/json.h"
+#include "tune/memory_estimate.h"
 #include "tune/optimizer.h"
 #include "tune/peft_files.h"
 
@@ -122,6 +123,19 @@ Result<LossSum> ModelMethod::Evaluate(const TokenBatch& batch) {
   o.lora = adapter();
   EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
   return LossSum{r.loss_sum, r.labelled, r.correct};
+}
+
+report::HeldMemory ModelMethod::Held() const {
+  report::HeldMemory held;
+  const int64_t trained = ParameterBytes(params());
+  // Full fine-tuning trains the base's own weights.
+  held.weights = adapter_ ? HeldWeightBytes(model_) : trained;
+  held.trainable = adapter_ ? trained : 0;
+  held.gradients = trained;
+  const model::PassMemory pass = pass_.memory();
+  held.activations = pass.activations;
+  held.scratch = pass.scratch;
+  return held;
 }
 
 Result<std::vector<ResultFile>> ModelMethod::Files() {

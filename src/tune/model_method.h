@@ -55,6 +55,7 @@ class ModelMethod : public Method {
   Status BeginStep(int64_t step, std::vector<int32_t>* active) override;
   Result<LossSum> Micro(const TokenBatch& batch, const MicroContext& context) override;
   Result<LossSum> Evaluate(const TokenBatch& batch) override;
+  report::HeldMemory Held() const override;
   Result<std::vector<ResultFile>> Files() override;
   Result<std::vector<ResultFile>> ExportFiles() override;
   Status Restore(const std::string& directory) override;

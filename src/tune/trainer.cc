@@ -162,6 +162,9 @@ void Trainer::Account(const Window& window, const StepOutcome& outcome, double s
   event.tokens_per_s = seconds > 0 ? static_cast<double>(window.tokens) / seconds : 0;
   event.elapsed_s = Elapsed();
   event.rss_bytes = memory.rss_bytes;
+  event.memory = method_.Held();
+  event.memory.optimizer = optimizer_->state_bytes();
+  event.exit = method_.CurrentExit();
   event.skipped = !outcome.applied && !outcome.empty;
   event.skipped_total = state_.skipped_total;
   Emit(event);
@@ -206,6 +209,7 @@ Status Trainer::AfterStep() {
 Status Trainer::Validate(bool* best) {
   const double begin = Now();
   LossSum sum;
+  std::vector<LossSum> exits;
   for (int64_t i = 0; i < inputs_.valid->batches_per_epoch(); ++i) {
     EW_ASSIGN(const TokenBatch batch, inputs_.valid->Get(0, i));
     if (CountSupervised(batch) == 0) continue;
@@ -213,6 +217,12 @@ Status Trainer::Validate(bool* best) {
     sum.loss_sum += loss.loss_sum;
     sum.tokens += loss.tokens;
     sum.correct += loss.correct;
+    EW_ASSIGN(const std::vector<LossSum> alone, method_.EvaluateExits(batch));
+    exits.resize(alone.size());
+    for (size_t e = 0; e < alone.size(); ++e) {
+      exits[e].loss_sum += alone[e].loss_sum;
+      exits[e].tokens += alone[e].tokens;
+    }
     // An interrupted validation decides nothing: the step is validated again on resume.
     valid_cut_short_ = StopRequested() && i + 1 < inputs_.valid->batches_per_epoch();
     if (valid_cut_short_) return Status::Ok();
@@ -222,6 +232,7 @@ Status Trainer::Validate(bool* best) {
   *best = state_.step > 0 && std::isfinite(event.loss) &&
           (!state_.best_loss || event.loss < *state_.best_loss);
   event.best = *best;
+  for (const LossSum& exit : exits) event.exits.push_back(exit.mean());
   state_.valid_loss = event.loss;
   state_.valid_step = state_.step;
   dirty_ = true;
