@@ -109,7 +109,7 @@ std::string RenderReport(const RunReport& report) {
          "</header>\n";
   for (const auto section :
        {SummarySection, SamplesSection, ComparisonSection, LossSection, ExitsSection, MemorySection,
-        SensitivitySection, PolicySection, ScheduleSection, ProvenanceSection}) {
+        PredictionSection, SensitivitySection, PolicySection, ScheduleSection, ProvenanceSection}) {
     out += section(report);
   }
   out += Element("footer", "Made by edgewise " + TextAt(report.run, {"version"}) +

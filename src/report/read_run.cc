@@ -24,6 +24,13 @@ void TakeEvent(const Json& json, RunReport* report) {
     report->train_exit.push_back(exit);
     const double rss = NumberAt(json, {"rss_bytes"}, 0);
     if (rss > 0) report->rss.push_back({step, rss});
+    if (const Json& memory = At(json, {"memory"}); rss > 0 && memory.is_object()) {
+      HeldPoint held{.step = step, .rss = rss};
+      for (size_t c = 0; c < std::size(kMemoryCategories); ++c) {
+        held.bytes[c] = std::max(0.0, NumberAt(memory, {kMemoryCategories[c]}, 0));
+      }
+      report->held.push_back(held);
+    }
     const double speed = NumberAt(json, {"tokens_per_s"}, 0);
     if (speed > 0) report->speed.push_back({step, speed});
   } else if (event == "valid") {

@@ -2,6 +2,7 @@
 // version or damaged: whatever is not there is left out of the report, never guessed.
 #pragma once
 
+#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,12 +26,22 @@ struct ValidPoint {
   int exit = -1;  // -1: the model's own output
 };
 
+// Bytes of a run's buffers after a step, in the order of kMemoryCategories, and what the process
+// had resident.
+inline constexpr const char* kMemoryCategories[] = {"weights",   "trainable",   "gradients",
+                                                    "optimizer", "activations", "scratch"};
+struct HeldPoint {
+  double step = 0, rss = 0;
+  double bytes[std::size(kMemoryCategories)] = {};
+};
+
 struct RunReport {
   std::string name;             // of the run's directory
   Json run;                     // edgewise.json
   std::vector<Point> train;     // step, loss
   std::vector<int> train_exit;  // of each of `train`: the exit that was tuned, or -1
   std::vector<Point> rss;       // step, bytes resident
+  std::vector<HeldPoint> held;  // buffers by purpose, where the run recorded them
   std::vector<Point> speed;     // step, tokens per second
   std::vector<ValidPoint> valid;
   std::vector<std::string> warnings;  // of the run, in order

@@ -99,6 +99,48 @@ TEST_F(RunReportTest, ExitsAndVote) {
   EXPECT_THAT(html, HasSubstr("exit after 12 layers"));
 }
 
+// Mapped weights count as far as they are resident; the rest is the program's.
+TEST_F(RunReportTest, MemoryByPurposeOverTime) {
+  std::string metrics;
+  for (int i = 1; i <= 3; ++i) {
+    metrics += R"({"schema":1,"event":"step","step":)" + std::to_string(i) +
+               R"(,"loss":1,"exit":)" + std::to_string(i / 2) +
+               R"(,"rss_bytes":104857600,"memory":{"weights":83886080,"trainable":10485760,)"
+               R"("activations":"many"}})" +
+               "\n";
+  }
+  metrics += R"({"schema":1,"event":"valid","step":3,"valid_loss":1,"exits":[1.5,1]})"
+             "\n";
+  ASSERT_TRUE(Put(env_, "/run/metrics.jsonl", metrics).ok());
+  Result<RunReport> r = ReadRun(env_, "/run");
+  ASSERT_TRUE(r.ok());
+  ASSERT_EQ(r->held.size(), 3u);
+  EXPECT_EQ(r->train_exit, (std::vector<int>{0, 1, 1}));
+  ASSERT_EQ(r->valid.size(), 3u);
+  EXPECT_EQ(r->valid[1].exit, 0);
+  r->run["plan"]["memory"]["runtime"] = 20 << 20;
+  const std::string html = RenderReport(*r);
+  EXPECT_THAT(html, HasSubstr("weights of the base: 70.0 MiB"));
+  EXPECT_THAT(html, HasSubstr("adapter: 10.0 MiB"));
+  EXPECT_THAT(html, HasSubstr("program and data: 20.0 MiB"));
+  EXPECT_THAT(html, HasSubstr("validation, exit 2"));
+}
+
+TEST_F(RunReportTest, PredictedAndMeasured) {
+  Result<RunReport> r = ReadRun(env_, "/run");
+  ASSERT_TRUE(r.ok());
+  r->run["plan"]["predicted_peak_bytes"] = 220200960;
+  std::string html = RenderReport(*r);
+  EXPECT_THAT(html, HasSubstr("everything is within 5%"));
+  EXPECT_THAT(html, HasSubstr("-1.6%"));
+  EXPECT_THAT(html, Not(HasSubstr("time of a step")));
+  r->run["prediction"]["step_seconds"] = 0.1;
+  r->run["measured"]["step_seconds"] = 0.2;
+  html = RenderReport(*r);
+  EXPECT_THAT(html, HasSubstr("time of a step"));
+  EXPECT_THAT(html, HasSubstr("-50.0%"));
+}
+
 TEST_F(RunReportTest, Schedule) {
   Result<RunReport> r = ReadRun(env_, "/run");
   ASSERT_TRUE(r.ok());

@@ -12,6 +12,7 @@ std::string SamplesSection(const RunReport& report);      // answers before and 
 std::string LossSection(const RunReport& report);         // training and validation, by exit
 std::string ExitsSection(const RunReport& report);        // each exit alone, the vote
 std::string MemorySection(const RunReport& report);       // over time, by category, with the limit
+std::string PredictionSection(const RunReport& report);   // what was foretold, and what came
 std::string SensitivitySection(const RunReport& report);  // heat map
 std::string PolicySection(const RunReport& report);       // bits and zeros of the packed base
 std::string ScheduleSection(const RunReport& report);     // who does what when

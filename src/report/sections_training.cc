@@ -1,10 +1,9 @@
-// How the run went: loss, exits, memory.
+// What the run learned: loss, exits.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <map>
 
-#include "base/units.h"
 #include "report/charts.h"
 #include "report/json_path.h"
 #include "report/section_parts.h"
@@ -14,7 +13,6 @@ namespace edgewise::report {
 namespace {
 
 constexpr size_t kMaxPoints = 400, kMaxExits = 16;
-constexpr double kMiB = 1 << 20;
 
 std::string ExitName(int exit) { return fmt::format("exit {}", exit + 1); }
 
@@ -35,13 +33,6 @@ std::string LossTitle(const RunReport& r) {
                      first->loss, best->loss, best->step);
 }
 
-// Category names of the memory plan in the order of the pile, with what they mean.
-constexpr std::pair<const char*, const char*> kCategories[] = {
-    {"weights", "weights of the base"}, {"trainable", "adapter"},        {"gradients", "gradients"},
-    {"optimizer", "optimizer state"},   {"activations", "activations"},  {"cache", "cache"},
-    {"scratch", "working buffers"},     {"runtime", "program and data"},
-};
-
 }  // namespace
 
 std::string LossSection(const RunReport& r) {
@@ -51,9 +42,10 @@ std::string LossSection(const RunReport& r) {
     if (std::isfinite(v.loss)) valid[v.exit].push_back({v.step, v.loss});
   }
   if (train.empty() && valid.empty()) return "";
+  const bool exits = train.size() > 1 || valid.size() > 1;
   LineChart chart;
   chart.label = "Loss over the steps of the run";
-  chart.x_label = "step";
+  chart.x_label = "step (optimizer updates)";
   chart.y_label = "loss (nats per learned token)";
   chart.from_zero = true;
   for (const auto& [exit, points] : train) {
@@ -64,20 +56,24 @@ std::string LossSection(const RunReport& r) {
                            Thin(Smooth(points, 0.9), kMaxPoints)});
   }
   for (const auto& [exit, points] : valid) {
+    // Beside exits with colours of their own the model as a whole is drawn in ink.
+    const int whole = exits ? kInkColor : 1;
     chart.lines.push_back({exit < 0 ? "validation" : "validation, " + ExitName(exit),
-                           exit < 0 ? 1 : ExitColor(exit), Mark::kDots, points});
+                           exit < 0 ? whole : ExitColor(exit), Mark::kDots, points});
   }
   std::vector<LegendEntry> legend;
   for (const Series& s : chart.lines) {
     if (s.mark != Mark::kFaint || train.size() == 1) legend.push_back(Legend(s));
   }
-  const bool exits = train.size() > 1 || valid.size() > 1;
-  return Section("Learning", "",
-                 Figure(LossTitle(r),
-                        exits ? "Every exit has its own colour; each is tuned in its own steps."
-                              : "Validation is on examples that are never trained on: where it "
-                                "rises while training falls, the model learns by heart.",
-                        legend, [&](double width) { return DrawLines(chart, width); }));
+  return Section(
+      "Learning", "",
+      Figure(LossTitle(r),
+             exits
+                 ? "Lower is better. Every exit has its own colour and is tuned in its own steps; "
+                   "dots are on examples that are never trained on."
+                 : "Lower is better. Validation is on examples that are never trained on: where it "
+                   "rises while training falls, the model learns by heart.",
+             legend, [&](double width) { return DrawLines(chart, width); }));
 }
 
 std::string ExitsSection(const RunReport& r) {
@@ -124,54 +120,6 @@ std::string ExitsSection(const RunReport& r) {
                          {"chosen rule", 1, Mark::kLine, true},
                          {"other rules", 7, Mark::kLine, true}},
                         [&](double width) { return DrawBars(chart, width); }));
-}
-
-std::string MemorySection(const RunReport& r) {
-  if (r.rss.size() < 2) return "";
-  LineChart chart;
-  chart.label = "Resident memory over the steps of the run";
-  chart.x_label = "step";
-  chart.y_label = "resident memory (MiB)";
-  std::vector<LegendEntry> legend;
-  const double first = r.rss.front().x, last = r.rss.back().x;
-  int color = 0;
-  for (const auto& [key, meaning] : kCategories) {
-    const double bytes = NumberAt(r.run, {"plan", "memory", key}, 0);
-    const int own = color++;
-    if (bytes <= 0) continue;
-    chart.stacked.push_back(
-        {meaning, own, Mark::kLine, {{first, bytes / kMiB}, {last, bytes / kMiB}}});
-    legend.push_back({fmt::format("{}: {}", meaning, FormatBytes(static_cast<int64_t>(bytes))), own,
-                      Mark::kLine, true});
-  }
-  std::vector<Point> measured;
-  double peak = NumberAt(r.run, {"peak_rss_bytes"}, 0);
-  for (const Point& p : r.rss) {
-    measured.push_back({p.x, p.y / kMiB});
-    peak = std::max(peak, p.y);
-  }
-  chart.lines.push_back({"measured", kInkColor, Mark::kLine, Thin(measured, kMaxPoints)});
-  legend.push_back({"measured", kInkColor, Mark::kLine, false});
-  const double limit = NumberAt(r.run, {"plan", "memory_limit_bytes"}, 0);
-  std::string title =
-      fmt::format("At most {} were resident", FormatBytes(static_cast<int64_t>(peak)));
-  std::string note = "Surfaces: what was predicted before the start, by category. ";
-  if (limit > 0) {
-    const std::string text = FormatBytes(static_cast<int64_t>(limit));
-    title += fmt::format("; the limit was {}", text);
-    // A limit far above everything would squeeze the rest of the chart flat.
-    if (limit < 4 * peak) {
-      chart.lines.push_back(
-          {"limit", 4, Mark::kDashed, {{first, limit / kMiB}, {last, limit / kMiB}}});
-      legend.push_back({"limit: " + text, 4, Mark::kDashed, false});
-    } else {
-      note += "The limit lies far above the chart. ";
-    }
-  }
-  note += "Line: what the system measured.";
-  return Section("Memory", "", Figure(title, note, legend, [&](double width) {
-                   return DrawLines(chart, width);
-                 }));
 }
 
 }  // namespace edgewise::report
