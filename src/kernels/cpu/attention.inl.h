@@ -47,24 +47,31 @@ EW_INLINE float SoftmaxStep(float* s, Visible range, float softcap, float* max, 
     for (int64_t j = 0; j < kKeys; j += kLanes) Store(s + j, Set1(0.0f));
     return 1.0f;
   }
+  constexpr int kVectors = kKeys / kLanes;
   const Vec minus_inf = Set1(-__builtin_inff());
   const bool whole = range.lo == 0 && range.hi == kKeys;
-  Vec top = minus_inf;
-  for (int64_t j = 0; j < kKeys; j += kLanes) {
-    Vec v = Load(s + j);
-    if (softcap > 0) v = Set1(softcap) * Tanh(v * Set1(1.0f / softcap));
-    if (!whole) v = KeepRange(v, j, range, minus_inf);
-    Store(s + j, v);
-    top = Max(top, v);
+  Vec v[kVectors];
+#pragma GCC unroll 16
+  for (int j = 0; j < kVectors; ++j) v[j] = Load(s + j * kLanes);
+  if (softcap > 0) {
+    for (Vec& x : v) x = Set1(softcap) * Tanh(x * Set1(1.0f / softcap));
   }
+  if (!whole) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; ++j) v[j] = KeepRange(v[j], j * kLanes, range, minus_inf);
+  }
+  Vec top = v[0];
+#pragma GCC unroll 16
+  for (int j = 1; j < kVectors; ++j) top = Max(top, v[j]);
   const float old = *max;
   const float tile_max = ReduceMax(top);
   const float now = old > tile_max ? old : tile_max;
   const Vec shift = Set1(now);
   Vec total = Set1(0.0f);
-  for (int64_t j = 0; j < kKeys; j += kLanes) {
-    const Vec p = Exp(Load(s + j) - shift);
-    Store(s + j, p);
+#pragma GCC unroll 16
+  for (int j = 0; j < kVectors; ++j) {
+    const Vec p = ExpOfNegative(v[j] - shift);
+    Store(s + j * kLanes, p);
     total = total + p;
   }
   const float correction = now == old ? 1.0f : ExpScalar(old - now);

@@ -42,6 +42,8 @@ EW_INLINE Vec Pow2(Vec n) {
   const __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
   return _mm256_castsi256_ps(_mm256_slli_epi32(i, 23));
 }
+// y 2^n for integral n in [-126, 127].
+EW_INLINE Vec TimesPow2(Vec y, Vec n) { return y * Pow2(n); }
 EW_INLINE float ReduceAdd(Vec v) {
   __m128 b = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   b = _mm_add_ps(b, _mm_movehl_ps(b, b));

@@ -41,6 +41,8 @@ EW_INLINE Vec Pow2(Vec n) {
   const __m512i i = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
   return _mm512_castsi512_ps(_mm512_slli_epi32(i, 23));
 }
+// y 2^n for integral n in [-126, 127].
+EW_INLINE Vec TimesPow2(Vec y, Vec n) { return _mm512_scalef_ps(y, n); }
 EW_INLINE float ReduceAdd(Vec v) {
   const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
   __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -60,6 +60,8 @@ EW_INLINE Vec Pow2(Vec n) {
   }
   return v;
 }
+// y 2^n for integral n in [-126, 127].
+EW_INLINE Vec TimesPow2(Vec y, Vec n) { return y * Pow2(n); }
 EW_INLINE float ReduceAdd(Vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 EW_INLINE float ReduceMax(Vec v) {
   const float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];

@@ -48,6 +48,8 @@ EW_INLINE Vec Pow2(Vec n) {
   const int32x4_t i = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
   return vreinterpretq_f32_s32(vshlq_n_s32(i, 23));
 }
+// y 2^n for integral n in [-126, 127].
+EW_INLINE Vec TimesPow2(Vec y, Vec n) { return y * Pow2(n); }
 EW_INLINE float ReduceAdd(Vec v) { return vaddvq_f32(v); }
 EW_INLINE float ReduceMax(Vec v) { return vmaxvq_f32(v); }
 EW_INLINE Vec LoadF16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
