@@ -8,6 +8,7 @@
 #include "kernels/packed/activations.h"
 #include "kernels/packed/linear.h"
 #include "kernels/packed/row_grid.h"
+#include "kernels/packed/task_rows.h"
 #include "kernels/packed/tile_reader.h"
 
 namespace edgewise::kernels {
@@ -17,8 +18,7 @@ namespace {
 constexpr int64_t kPairCols = 2 * kUnitCols;
 constexpr int64_t kChunkTiles = kMaxSegmentCols / kTileRows;   // tiles per integer sum
 constexpr int64_t kPanelStride = kMaxSegmentCols * kTileRows;  // bytes of one 16-column panel
-constexpr int64_t kMaxRows = 512;
-constexpr int64_t kGradientGroup = 128;  // outputs per scale of dY
+constexpr int64_t kGradientGroup = 128;                        // outputs per scale of dY
 
 AlignedBuffer AllCursors(ExecContext& ctx, const TileReader& reader, const PackedMatrix& w,
                          RowRange range) {
@@ -73,10 +73,7 @@ class IntegerBackward {
     segment_rows_ = plan.group == 0 ? kMaxSegmentCols : plan.group;
 
     const int64_t panels = CeilDiv(f_.cols, kPairCols);
-    int64_t task_rows = std::min(m, kMaxRows);
-    if (panels < 8 && m > 8 * kMaxProductRows) {
-      task_rows = std::min(task_rows, RoundUp(CeilDiv(m, CeilDiv(8, panels)), kMaxProductRows));
-    }
+    const int64_t task_rows = TaskRows(m, panels);
     ctx.pool().Run(panels * CeilDiv(m, task_rows), [&](int64_t task, int worker) {
       const int64_t row0 = task / panels * task_rows;
       Panel(ctx, worker, task % panels, row0, std::min(task_rows, m - row0), dx, lddx,
@@ -134,6 +131,7 @@ class IntegerBackward {
       if (count == 0) continue;
       Merge(segments, count, runs);
       p.segment_count = count;
+      p.Describe();
       for (int64_t i = 0; i < rows; i += kMaxProductRows) {
         p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
         p.a = dy_.q + (row0 + i) * dy_.stride;

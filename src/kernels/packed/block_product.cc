@@ -90,6 +90,7 @@ void BlockProduct::Forward(const QuantizedRows& x, int64_t row, int64_t rows, in
       p.segments = segments_.data() + chunks_[c];
       p.segment_count = chunks_[c + 1] - chunks_[c];
       p.fresh = c == 0;
+      p.Describe();
       for (int64_t i = 0; i < rows; i += kMaxProductRows) {
         p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
         p.a = x.q + (row + i) * x.stride;
@@ -150,6 +151,7 @@ void BlockProduct::Backward(int64_t rows, int64_t columns, const float* p, int64
   t.grouped = true;
   t.w_scales = kOnes;
   t.ldc = ldo;
+  t.Describe();
   const int64_t tiles = w_.cols() / kTileRows;
   for (int64_t i0 = 0; i0 < rows; i0 += kRowsAtOnce) {
     const int64_t n = std::min(kRowsAtOnce, rows - i0);

@@ -51,8 +51,9 @@ Status CheckFormat(const PackedFormat& f) {
   if (!OneOf(f.group, {0, 16, 32, 64, 128, 256})) {
     return BadInput(fmt::format("scale group {}: use 0, 16, 32, 64, 128 or 256", f.group));
   }
-  if (!OneOf(f.act_group, {0, 32, 64, 128})) {
-    return BadInput(fmt::format("activation group {}: use 0, 32, 64 or 128", f.act_group));
+  if (!OneOf(f.act_group, {0, 32, 64, 128, 256, 512})) {
+    return BadInput(
+        fmt::format("activation group {}: use 0, 32, 64, 128, 256 or 512", f.act_group));
   }
   if (f.scale_type > ScaleType::kSuper || f.structure > Structure::kBlock) {
     return BadInput("packed matrix with an unknown scale type or structure");

@@ -44,9 +44,9 @@ struct PackedFormat {
   bool has_min = false;  // an offset per group; dense and block only, not with 8 bits
   int nm_n = 0, nm_m = 0;
   int block_cols = 0;  // kBlock: 32, 64, 128 or 256; a multiple of group
-  // How activations are quantised for this layer: columns per scale, 0 (one per token), 32, 64 or
-  // 128. A hint for the kernels; it changes no byte of the weights.
-  int act_group = 128;
+  // How activations are quantised for this layer: columns per scale, 0 (one per token), 32, 64,
+  // 128, 256 or 512. A hint for the kernels; it changes no byte of the weights.
+  int act_group = 512;
 
   int zero() const { return has_min ? 0 : 1 << (bits - 1); }
 };

@@ -3,9 +3,14 @@
 #include <optional>
 
 #include "kernels/packed/row_forward.h"
+#include "kernels/packed/task_rows.h"
 
 namespace edgewise::kernels {
 namespace {
+
+// Tasks of a product of few rows: at most so many, of at least so many tiles.
+constexpr int64_t kMaxCuts = 64;
+constexpr int64_t kLeastTiles = 4;
 
 // Where a task's sums are made.
 struct Sums {
@@ -28,7 +33,7 @@ void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, 
   TileProduct p;
   p.tiles = static_cast<int>(tiles);
   p.w = work.panel;
-  p.w_stride = kChunkBytes;
+  p.w_stride = kPanelBytes;
   p.zero = call.reader.zero();
   p.signed_w = call.reader.signed_codes();
   p.segments = work.segments;
@@ -43,6 +48,7 @@ void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, 
   p.scale_stride = kMaxGroups * kTileRows;
   p.ldc = sums.ldc;
   p.fresh = fresh;
+  p.Describe();
   for (int64_t i = 0; i < rows; i += kMaxProductRows) {
     p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
     p.a = call.x.q + (row0 + i) * call.x.stride;
@@ -63,16 +69,18 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
   const Sums sums =
       Sums::Of(call, work, y_col, std::min(width, call.range.end - tile * kTileRows), width, row0);
   SparseCursor cursors[kMaxTiles];
-  for (int64_t u = 0; u < units; u += kChunkUnits) {
-    const int64_t count = std::min(kChunkUnits, units - u);
+  for (int64_t u = 0, count = 0; u < units; u += count) {
+    count = units - u <= kPanelUnits ? units - u : kChunkUnits;
     const int64_t col = u * kUnitCols;
     const int64_t first = call.reader.GroupOf(col);
-    const int64_t groups =
-        f.group == 0
-            ? 1
-            : std::min(kMaxSegmentCols / f.group, static_cast<int>(call.w.layout().groups - first));
+    const int64_t groups = f.group == 0 ? 1
+                                        : std::min(CeilDiv(count * kUnitCols, f.group),
+                                                   call.w.layout().groups - first);
     for (int64_t t = 0; t < tiles; ++t) {
-      call.reader.Read(tile + t, u, count, &cursors[t], work.panel + t * kChunkBytes);
+      for (int64_t v = 0; v < count; v += kChunkUnits) {
+        call.reader.Read(tile + t, u + v, std::min(kChunkUnits, count - v), &cursors[t],
+                         work.panel + t * kPanelBytes + v * kUnitElements);
+      }
       float* scales = work.scales + t * kMaxGroups * kTileRows;
       call.reader.Scales(tile + t, first, groups, scales);
       if (f.has_min) {
@@ -80,7 +88,7 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
       }
     }
     int64_t segments = 0;
-    AddSegments(call, col, std::min<int64_t>(kMaxSegmentCols, cols - col), 0, &work, &segments);
+    AddSegments(call, col, std::min(count * kUnitCols, cols - col), 0, &work, &segments);
     Multiply(call, work, sums, u == 0, tiles, segments, row0, rows);
   }
   if (!sums.in_place) Finish(call, work, tile, tiles, row0, rows);
@@ -94,8 +102,13 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
   const int64_t groups = call.w.layout().groups;
   const int64_t begin = call.w.index(tile), end = call.w.index(tile + 1);
   if (begin == end) std::fill_n(work.c, rows * kTileRows, 0.0f);
-  for (int64_t b = begin; b < end; b += per_chunk) {
-    const int64_t count = std::min(per_chunk, end - b);
+  for (int64_t b = begin, count = 0; b < end; b += count) {
+    count = std::min(per_chunk, end - b);
+    // Blocks that share an activation scale are summed as one.
+    if (call.act_group > f.block_cols && b + count < end) {
+      const int64_t share = call.act_group / f.block_cols;
+      while (call.w.block(b + count) / share == call.w.block(b + count - 1) / share) --count;
+    }
     call.table.unpack(f.bits, call.w.values(b), count * unit_count, work.panel);
     const int64_t owner = f.group == 0 ? tile : b;
     const int64_t factors = f.group == 0 ? 1 : count * groups;
@@ -119,11 +132,12 @@ struct Product {
   RowSegments row;     // alone
   bool blocks, alone;  // alone: one row, straight from the packed form
   int64_t tile0, tile_end, width, panels;
-  int64_t task_rows, column_tasks, tasks;
-  int64_t grain;  // panels of a task
+  int64_t task_rows, tasks;
+  // Few rows: task i has panels [cuts[i + 1], cuts[i]); else every task has one.
+  int64_t cuts[kMaxCuts + 1];
 
   Product(const PackedTarget& t, const Int8Table& table, const QuantizedRows& x, int64_t act_group,
-          int64_t m, void* row_memory)
+          int64_t m, int threads, void* row_memory)
       : call{*t.w,  table,   TileReader(*t.w, table),  x, kMaxSegmentCols, act_group, t.bias, t.y,
              t.ldy, t.range, t.acc == Accumulate::kAdd} {
     const PackedFormat& f = t.w->format();
@@ -141,33 +155,40 @@ struct Product {
     const bool tuned = tiling.tiles > 0 && tiling.task_rows > 0 && m > kFewRows;
     width = blocks || m <= kFewRows ? 1 : tuned ? std::min(tiling.tiles, kMaxTiles) : kMaxTiles;
     panels = CeilDiv(tile_end - tile0, width);
-    // Few wide panels are cut along the rows as well, for the other threads' sake.
-    task_rows = std::min(m, kMaxRows);
-    if (panels < 8 && m > 8 * kMaxProductRows) {
-      task_rows = std::min(task_rows, RoundUp(CeilDiv(m, CeilDiv(8, panels)), kMaxProductRows));
-    }
+    task_rows = TaskRows(m, panels);
     if (tuned) {
-      task_rows = std::min({RoundUp(tiling.task_rows, kMaxProductRows), kMaxRows, m});
+      task_rows = std::min({RoundUp(tiling.task_rows, kMaxProductRows), kMaxTaskRows, m});
     }
-    // Several tiles per task where a tile is little work.
-    grain = m <= kFewRows ? 4 : 1;
-    column_tasks = CeilDiv(panels, grain);
-    tasks = column_tasks * CeilDiv(m, task_rows);
+    tasks = m <= kFewRows ? Cut(threads) : panels * CeilDiv(m, task_rows);
+  }
+
+  // Weights are read once and in the order of memory, in stretches as long as can be: at the start
+  // of each the processor has to find out anew what to fetch ahead. The last stretches are short,
+  // so that threads end together. (The pool takes tasks from the last to the first.)
+  int64_t Cut(int threads) {
+    int64_t sizes[kMaxCuts], n = 0;
+    for (int64_t left = panels; left > 0; left -= sizes[n++]) {
+      const int64_t share = CeilDiv(left, 3 * threads);
+      sizes[n] = std::min(left, std::max({kLeastTiles, share, CeilDiv(left, kMaxCuts - n)}));
+    }
+    cuts[n] = 0;
+    for (int64_t i = 0; i < n; ++i) cuts[n - 1 - i] = cuts[n - i] + sizes[i];
+    return n;
   }
 
   void Run(ExecContext& ctx, int worker, int64_t task, int64_t m) const {
     if (alone) {
       RowForward one(ctx, worker, call, row);
-      for (int64_t p = task * grain; p < std::min(task * grain + grain, panels); ++p) {
-        one.Tile(tile0 + p);
-      }
+      for (int64_t p = cuts[task + 1]; p < cuts[task]; ++p) one.Tile(tile0 + p);
       return;
     }
-    const int64_t row0 = task / column_tasks * task_rows;
+    const bool few = m <= kFewRows;
+    const int64_t row0 = few ? 0 : task / panels * task_rows;
     const int64_t rows = std::min(task_rows, m - row0);
     const Work work = Work::Take(ctx, worker, width, rows);
-    const int64_t first = task % column_tasks * grain;
-    for (int64_t p = first; p < std::min(first + grain, panels); ++p) {
+    const int64_t first = few ? cuts[task + 1] : task % panels;
+    const int64_t last = few ? cuts[task] : first + 1;
+    for (int64_t p = first; p < last; ++p) {
       const int64_t tile = tile0 + p * width;
       if (blocks) {
         ForwardBlocks(call, work, tile, row0, rows);
@@ -200,7 +221,7 @@ void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
   std::optional<Product> products[kMaxTargets];
   int64_t ends[kMaxTargets], total = 0;
   for (size_t i = 0; i < targets.size(); ++i) {
-    products[i].emplace(targets[i], table, rows, plan.group, m,
+    products[i].emplace(targets[i], table, rows, plan.group, m, ctx.threads(),
                         memory + plan.bytes + most * static_cast<int64_t>(i));
     ends[i] = total += std::max<int64_t>(0, products[i]->tasks);
   }

@@ -11,11 +11,11 @@
 
 namespace edgewise::kernels {
 
-constexpr int64_t kChunkBytes = kChunkUnits * kUnitElements;  // of one tile
-constexpr int64_t kMaxGroups = kMaxSegmentCols / 16;          // scales of a chunk, per row
+// A panel holds one chunk, or all that is left when that is little more.
+constexpr int64_t kPanelUnits = kChunkUnits + 4;
+constexpr int64_t kPanelBytes = kPanelUnits * kUnitElements;  // of one tile
+constexpr int64_t kMaxGroups = kPanelUnits * kUnitCols / 16;  // scales of a panel, per row
 constexpr int64_t kMaxTiles = 4;
-// Rows of one task: its fp32 results stay in the level 2 cache.
-constexpr int64_t kMaxRows = 512;
 // Up to here tiles are read one by one, in the order of memory.
 constexpr int64_t kFewRows = kMaxProductRows;
 
@@ -32,14 +32,14 @@ struct Work {
     const int64_t c_bytes = rows * tiles * kTileRows * 4;
     const int64_t list = kMaxGroups * 16;
     auto* at = static_cast<uint8_t*>(ctx.Scratch(
-        worker, static_cast<size_t>(tiles * kChunkBytes + 2 * factors + c_bytes + 2 * list)));
+        worker, static_cast<size_t>(tiles * kPanelBytes + 2 * factors + c_bytes + 2 * list)));
     Work w;
     const auto take = [&](int64_t bytes) {
       uint8_t* here = at;
       at += bytes;
       return here;
     };
-    w.panel = take(tiles * kChunkBytes);
+    w.panel = take(tiles * kPanelBytes);
     w.scales = reinterpret_cast<float*>(take(factors));
     w.mins = reinterpret_cast<float*>(take(factors));
     w.c = reinterpret_cast<float*>(take(c_bytes));
@@ -63,8 +63,8 @@ struct Call {
   bool add;
 };
 
-// Segments of columns [col, col + cols), cols <= 512, appended to *n. `group0`: number of the scale
-// group that `col` starts.
+// Segments of columns [col, col + cols), at most a panel, appended to *n. `group0`: number of the
+// scale group that `col` starts.
 inline void AddSegments(const Call& call, int64_t col, int64_t cols, int64_t group0, Work* work,
                         int64_t* n) {
   const PackedFormat& f = call.w.format();

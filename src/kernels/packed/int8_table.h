@@ -31,10 +31,12 @@ struct Segment {
 };
 
 // C[i][16 t + lane] += for each segment s, in order:
-//     sum = exact integer sum of (panel - zero) * a over the segment
-//     c   = fma(float(sum), w_scale[t][s.weight_group][lane] * (grouped ? a_scale[i][s.act_group]
-//               : 1), c)
-//     c   = fma(w_min[t][s.weight_group][lane], float(sum of a) * (grouped ? a_scale : 1), c)
+//     sum  = exact integer sum of (panel - zero) * a over the segment
+//     span = fma(float(sum), w_scale[t][s.weight_group][lane], span)
+//     span = fma(w_min[t][s.weight_group][lane], float(sum of a), span)
+// and, with grouped activations, after the last of the segments in a row that share s.act_group:
+//     c    = fma(span, a_scale[i][s.act_group], c), span = 0
+// Otherwise C is the one span.
 struct TileProduct {
   int rows = 0;                // 1 .. kMaxProductRows
   int tiles = 0;               // 1 .. Int8Table::panel_tiles
@@ -58,6 +60,25 @@ struct TileProduct {
   float* c = nullptr;  // [rows][ldc]
   int64_t ldc = 0;
   bool fresh = false;  // C is written without being read, as if it were zero
+  // What is known of the segments (Describe); nothing by default.
+  int32_t steps = 0;       // of every one, all in one run; 0: they differ
+  int32_t mean_steps = 0;  // of one
+  bool spans = true;       // some that follow each other share an activation scale
+
+  // Sets these three: once for the many products with the same segments.
+  void Describe() {
+    steps = segments[0].runs == 1 ? runs[segments[0].first_run].steps : 0;
+    spans = false;
+    int64_t total = 0;
+    for (int64_t s = 0; s < segment_count; ++s) {
+      if (segments[s].runs != 1 || runs[segments[s].first_run].steps != steps) steps = 0;
+      spans = spans || (s > 0 && segments[s].act_group == segments[s - 1].act_group);
+      for (int32_t r = 0; r < segments[s].runs; ++r) {
+        total += runs[segments[s].first_run + r].steps;
+      }
+    }
+    mean_steps = static_cast<int32_t>(total / segment_count);
+  }
 };
 
 // c[lane] = the product of one row with one tile, straight from its packed form; the same sums in

@@ -108,7 +108,10 @@ inline std::vector<PackedFormat> TestFormats(int64_t rows, int64_t cols) {
   };
   for (int bits : {2, 3, 4, 5, 6, 8}) {
     add(bits, 0, [](PackedFormat& f) { f.act_group = 0; });
-    add(bits, 128, [](PackedFormat& f) { f.scale_type = ScaleType::kF32; });
+    add(bits, 128, [](PackedFormat& f) {
+      f.scale_type = ScaleType::kF32;
+      f.act_group = 128;
+    });
     add(bits, 32, [](PackedFormat& f) { f.act_group = 32; });
     add(bits, 16, [&](PackedFormat& f) { f.scale_type = ScaleType::kSuper; });
     if (bits != 8) {
@@ -121,7 +124,10 @@ inline std::vector<PackedFormat> TestFormats(int64_t rows, int64_t cols) {
         f.act_group = 0;
       });
     }
-    add(bits, 64, [](PackedFormat& f) { f.structure = Structure::kUnstructured; });
+    add(bits, 64, [](PackedFormat& f) {
+      f.structure = Structure::kUnstructured;
+      f.act_group = 128;
+    });
     add(bits, 0, [](PackedFormat& f) {
       f.structure = Structure::kUnstructured;
       f.act_group = 64;
@@ -129,6 +135,11 @@ inline std::vector<PackedFormat> TestFormats(int64_t rows, int64_t cols) {
     add(bits, 64, [](PackedFormat& f) {
       f.structure = Structure::kBlock;
       f.block_cols = 64;
+      f.act_group = 256;
+    });
+    add(bits, 32, [](PackedFormat& f) {
+      f.structure = Structure::kBlock;
+      f.block_cols = 32;
     });
     add(bits, 0, [](PackedFormat& f) {
       f.structure = Structure::kBlock;

@@ -19,6 +19,17 @@ EW_INLINE VF ScaleAt(const TileDecode& d, int32_t group, int v) {
   return LoadHalf(d.w_halves + 2 * at);
 }
 
+// At the end of a span its sum joins the others.
+EW_INLINE void EndSegment(const TileDecode& d, int64_t segment, VF (&c)[kVecs], VF (&span)[kVecs]) {
+  const int32_t group = d.segments[segment].act_group;
+  if (segment + 1 != d.segment_count && d.segments[segment + 1].act_group == group) return;
+#pragma GCC unroll 4
+  for (int v = 0; v < kVecs; ++v) {
+    c[v] = FmaF(span[v], SetF(d.a_scales[group]), c[v]);
+    span[v] = SetF(0.0f);
+  }
+}
+
 // Codes of all steps of a unit, from dense planes.
 template <int BITS>
 struct DenseSource {
@@ -40,8 +51,8 @@ template <int BITS, bool kGrouped>
 void DecodeDenseKernel(const TileDecode& d) {
   constexpr bool kSignedW = BITS == 8 && kSignedPanel8;
   DenseSource<BITS> source(d);
-  VF c[kVecs];
-  for (int v = 0; v < kVecs; ++v) c[v] = SetF(0.0f);
+  VF c[kVecs], span[kVecs];
+  for (int v = 0; v < kVecs; ++v) c[v] = span[v] = SetF(0.0f);
   for (int64_t g = 0; g < d.segment_count; ++g) {
     const Segment seg = d.segments[g];
     const Run run = d.runs[seg.first_run];
@@ -75,18 +86,17 @@ void DecodeDenseKernel(const TileDecode& d) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) {
       const VI total = AddI(AddI(acc[0][v], acc[1][v]), AddI(acc[2][v], acc[3][v]));
-      VF scale = ScaleAt(d, seg.weight_group, v);
-      if constexpr (kGrouped) scale = MulF(scale, SetF(d.a_scales[seg.act_group]));
-      c[v] = FmaF(ToF(total), scale, c[v]);
+      span[v] = FmaF(ToF(total), ScaleAt(d, seg.weight_group, v), span[v]);
     }
     if (d.w_mins != nullptr) {
-      const VF s = SetF(static_cast<float>(sum) * (kGrouped ? d.a_scales[seg.act_group] : 1.0f));
+      const VF s = SetF(static_cast<float>(sum));
       for (int v = 0; v < kVecs; ++v) {
-        c[v] = FmaF(LoadF(d.w_mins + int64_t{16} * seg.weight_group + v * kLanes), s, c[v]);
+        span[v] = FmaF(LoadF(d.w_mins + int64_t{16} * seg.weight_group + v * kLanes), s, span[v]);
       }
     }
+    if constexpr (kGrouped) EndSegment(d, g, c, span);
   }
-  for (int v = 0; v < kVecs; ++v) StoreF(d.c + v * kLanes, c[v]);
+  for (int v = 0; v < kVecs; ++v) StoreF(d.c + v * kLanes, kGrouped ? c[v] : span[v]);
 }
 
 template <int BITS>
@@ -124,8 +134,8 @@ void DecodeSparseKernel(const TileDecode& d) {
   for (const uint8_t*& p : high) p = d.values[1];
   const uint8_t* masks = d.masks;
   const VI flip = SetB(SparseFlip(BITS));
-  VF c[kVecs];
-  for (int v = 0; v < kVecs; ++v) c[v] = SetF(0.0f);
+  VF c[kVecs], span[kVecs];
+  for (int v = 0; v < kVecs; ++v) c[v] = span[v] = SetF(0.0f);
   for (int64_t g = 0; g < d.segment_count; ++g) {
     const Segment seg = d.segments[g];
     const Run run = d.runs[seg.first_run];
@@ -188,12 +198,11 @@ void DecodeSparseKernel(const TileDecode& d) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) {
       const VI total = AddI(AddI(acc0[v], acc1[v]), AddI(acc2[v], acc3[v]));
-      VF scale = ScaleAt(d, seg.weight_group, v);
-      if constexpr (kGrouped) scale = MulF(scale, SetF(d.a_scales[seg.act_group]));
-      c[v] = FmaF(ToF(total), scale, c[v]);
+      span[v] = FmaF(ToF(total), ScaleAt(d, seg.weight_group, v), span[v]);
     }
+    if constexpr (kGrouped) EndSegment(d, g, c, span);
   }
-  for (int v = 0; v < kVecs; ++v) StoreF(d.c + v * kLanes, c[v]);
+  for (int v = 0; v < kVecs; ++v) StoreF(d.c + v * kLanes, kGrouped ? c[v] : span[v]);
 }
 
 template <int BITS>

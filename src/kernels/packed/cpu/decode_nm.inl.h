@@ -31,8 +31,8 @@ EW_INLINE void NmHalf(const TileDecode& d, const uint8_t* values, const uint8_t*
 template <int BITS, int POSITION_BITS, bool kGrouped>
 void DecodeNmKernel(const TileDecode& d) {
   const uint8_t *values = d.values[0], *positions = d.positions;
-  VF c[kVecs];
-  for (int v = 0; v < kVecs; ++v) c[v] = SetF(0.0f);
+  VF c[kVecs], span[kVecs];
+  for (int v = 0; v < kVecs; ++v) c[v] = span[v] = SetF(0.0f);
   int64_t half = 0;
   for (int64_t g = 0; g < d.segment_count; ++g) {
     const Segment seg = d.segments[g];
@@ -63,12 +63,11 @@ void DecodeNmKernel(const TileDecode& d) {
     for (int v = 0; v < kVecs; ++v) {
       const VI sum = AddI(AddI(acc[0][v], acc[1][v]), AddI(acc[2][v], acc[3][v]));
       const VI zeros = AddI(AddI(picked[0][v], picked[1][v]), AddI(picked[2][v], picked[3][v]));
-      VF scale = ScaleAt(d, seg.weight_group, v);
-      if constexpr (kGrouped) scale = MulF(scale, SetF(d.a_scales[seg.act_group]));
-      c[v] = FmaF(ToF(SubI(sum, zeros)), scale, c[v]);
+      span[v] = FmaF(ToF(SubI(sum, zeros)), ScaleAt(d, seg.weight_group, v), span[v]);
     }
+    if constexpr (kGrouped) EndSegment(d, g, c, span);
   }
-  for (int v = 0; v < kVecs; ++v) StoreF(d.c + v * kLanes, c[v]);
+  for (int v = 0; v < kVecs; ++v) StoreF(d.c + v * kLanes, kGrouped ? c[v] : span[v]);
 }
 
 template <int BITS>

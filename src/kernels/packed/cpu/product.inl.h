@@ -16,11 +16,27 @@ constexpr int Chains() {
 // What C holds before a product that starts it.
 alignas(64) const float kZeros[kPanelTiles * 16] = {};
 
-// kKeep: C stays in registers from segment to segment (for short segments, where there are enough
-// registers for that).
-template <int T, int R, bool kSignedW, bool kGrouped, bool kKeep>
-void TileKernel(const TileProduct& p) {
+// Whether the next segment has another activation scale.
+EW_INLINE bool EndsSpan(const TileProduct& p, int64_t segment) {
+  return segment + 1 == p.segment_count ||
+         p.segments[segment + 1].act_group != p.segments[segment].act_group;
+}
+
+// Where sums are between segments: C, or registers (for short segments, where there are enough
+// registers for that), then with or without mins.
+enum class Sums { kAway, kKept, kKeptWithMins };
+
+// kSteps: TileProduct::steps, at most 32, or 0. Sums of so few columns stay below 2^22 and start at
+// the bits of 1.5 * 2^23: they are then floats that much too large, and `zero` is subtracted in
+// fp32 at the end, exactly. Nothing is waited for at the start of a segment, and nothing is
+// converted.
+template <int T, int R, bool kSignedW, bool kGrouped, Sums kSums, int kSteps>
+void TileKernel(const TileProduct& product) {
+  // A copy of our own: no store can change what is in it.
+  const TileProduct p = product;
   constexpr int S = Chains<T, R>(), kV = T * kVecs;
+  constexpr bool kKeep = kSums != Sums::kAway;
+  constexpr int32_t kMagic = 0x4b400000, kMinusMagic = kMagic - 0x7fffffff - 1;
   const uint8_t* w = p.w;
   const int64_t w_stride = p.w_stride, a_stride = p.a_stride;
   const float* old = p.fresh ? kZeros : p.c;
@@ -29,33 +45,44 @@ void TileKernel(const TileProduct& p) {
   for (int r = 0; r < R; ++r) {
     for (int t = 0; t < kV; ++t) __builtin_prefetch(p.c + r * p.ldc + t * kLanes);
   }
-  VF kept[kKeep ? R : 1][kV];
+  VF span[kKeep ? R : 1][kV];
   if constexpr (kKeep) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
-      for (int t = 0; t < kV; ++t) kept[r][t] = LoadF(old + r * old_stride + t * kLanes);
+      for (int t = 0; t < kV; ++t) {
+        span[r][t] = kGrouped ? SetF(0.0f) : LoadF(old + r * old_stride + t * kLanes);
+      }
     }
   }
   for (int64_t g = 0; g < p.segment_count; ++g) {
     const Segment seg = p.segments[g];
     const Run* run = p.runs + seg.first_run;
     int32_t sums[R];
-    for (int r = 0; r < R; ++r) sums[r] = 0;
-    for (const Run* x = run; x != run + seg.runs; ++x) {
-      const auto begin = static_cast<uint32_t>(x->step) / 4;
-      const auto end = begin + static_cast<uint32_t>(x->steps) / 4;
+    if constexpr (kSteps != 0) {
+      const auto begin = static_cast<uint32_t>(run->step) / 4;
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        sums[r] += p.sums[r * p.sums_stride + end] - p.sums[r * p.sums_stride + begin];
-        // Mostly one run: vector code for many would cost more than the whole segment.
-        __asm__("" : "+r"(sums[r]));
+        const int32_t* prefix = p.sums + r * p.sums_stride + begin;
+        sums[r] = prefix[kSteps / 4] - prefix[0];
+      }
+    } else {
+      for (int r = 0; r < R; ++r) sums[r] = 0;
+      for (const Run* x = run; x != run + seg.runs; ++x) {
+        const auto begin = static_cast<uint32_t>(x->step) / 4;
+        const auto end = begin + static_cast<uint32_t>(x->steps) / 4;
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          sums[r] += p.sums[r * p.sums_stride + end] - p.sums[r * p.sums_stride + begin];
+          // Mostly one run: vector code for many would cost more than the whole segment.
+          __asm__("" : "+r"(sums[r]));
+        }
       }
     }
     VI acc[S][R][kV];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const VI start = SetI(-p.zero * sums[r]);
+      const VI start = SetI(kSteps != 0 ? kMagic : -p.zero * sums[r]);
 #pragma GCC unroll 16
       for (int t = 0; t < kV; ++t) {
         acc[0][r][t] = start;
@@ -63,115 +90,156 @@ void TileKernel(const TileProduct& p) {
         for (int u = 1; u < S; ++u) acc[u][r][t] = SetI(0);
       }
     }
-    // At least one run of at least four steps: without a way around the loops the compiler keeps
-    // every sum in one register.
-    const Run* const last = run + seg.runs;
-    do {
-      const int8_t* a = p.a + int64_t{4} * run->step;
-      const int8_t* const end = a + int64_t{4} * run->steps;
-      do {
-#pragma GCC unroll 4
-        for (int u = 0; u < S; ++u) {
-          VI wv[kV];
+    // Two pointers for the rows: with one the compiler runs out of registers for the others.
+    const auto step = [&](const int8_t* a, const int8_t* a3, int u) EW_LAMBDA_INLINE {
+      VI wv[kV];
 #pragma GCC unroll 16
-          for (int t = 0; t < kV; ++t) {
-            wv[t] = LoadI(w + t / kVecs * w_stride + u * 64 + t % kVecs * kVecBytes);
-          }
+      for (int t = 0; t < kV; ++t) {
+        wv[t] = LoadI(w + t / kVecs * w_stride + u * 64 + t % kVecs * kVecBytes);
+      }
 #pragma GCC unroll 8
-          for (int r = 0; r < R; ++r) {
-            const VI av = BroadcastI(a + r * a_stride + u * 4);
+      for (int r = 0; r < R; ++r) {
+        const VI av = BroadcastI((r < 3 ? a : a3) + r % 3 * a_stride + u * 4);
 #pragma GCC unroll 16
-            for (int t = 0; t < kV; ++t) acc[u][r][t] = Dot<kSignedW>(acc[u][r][t], wv[t], av);
-          }
+        for (int t = 0; t < kV; ++t) {
+          acc[u % S][r][t] = Dot<kSignedW>(acc[u % S][r][t], wv[t], av);
         }
-        w += 64 * S;
-        a += 4 * S;
-      } while (a != end);
-    } while (++run != last);
-    const float* scales = p.w_scales + int64_t{16} * seg.weight_group;
+      }
+    };
+    if constexpr (kSteps != 0) {
+      const int8_t* a = p.a + int64_t{4} * run->step;
+#pragma GCC unroll 1
+      for (int i = 0; i < kSteps; i += 8, w += 512, a += 32) {
+        const int8_t* a3 = a + 3 * a_stride;
+        __asm__("" : "+r"(a3));
+#pragma GCC unroll 8
+        for (int u = 0; u < 8; ++u) step(a, a3, u);
+      }
+    } else {
+      // At least one run of at least four steps: without a way around the loops the compiler keeps
+      // every sum in one register.
+      const Run* const last = run + seg.runs;
+      do {
+        const int8_t* a = p.a + int64_t{4} * run->step;
+        const int8_t* const end = a + int64_t{4} * run->steps;
+        do {
+#pragma GCC unroll 4
+          for (int u = 0; u < S; ++u) step(a, a + 3 * a_stride, u);
+          w += 64 * S;
+          a += 4 * S;
+        } while (a != end);
+      } while (++run != last);
+    }
+    const int64_t group = int64_t{16} * seg.weight_group;
+    VF w_scales[kV];
+#pragma GCC unroll 16
+    for (int t = 0; t < kV; ++t) {
+      w_scales[t] = LoadF(p.w_scales + group + t / kVecs * p.scale_stride + t % kVecs * kLanes);
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
+      const VF minus = AsF(SetI(kMinusMagic + p.zero * sums[r]));
 #pragma GCC unroll 16
       for (int t = 0; t < kV; ++t) {
         VI total = acc[0][r][t];
 #pragma GCC unroll 4
         for (int u = 1; u < S; ++u) total = AddI(total, acc[u][r][t]);
-        float* c = p.c + r * p.ldc + t * kLanes;
-        VF scale = LoadF(scales + t / kVecs * p.scale_stride + t % kVecs * kLanes);
-        if constexpr (kGrouped) {
-          scale = MulF(scale, SetF(p.a_scales[r * p.a_scales_stride + seg.act_group]));
-        }
+        const VF exact = kSteps != 0 ? AddF(AsF(total), minus) : ToF(total);
         if constexpr (kKeep) {
-          kept[r][t] = FmaF(ToF(total), scale, kept[r][t]);
+          span[r][t] = FmaF(exact, w_scales[t], span[r][t]);
         } else {
-          StoreF(c, FmaF(ToF(total), scale, LoadF(old + r * old_stride + t * kLanes)));
+          float* c = p.c + r * p.ldc + t * kLanes;
+          const VF before = LoadF(old + r * old_stride + t * kLanes);
+          if constexpr (kGrouped) {
+            const VF a_scale = SetF(p.a_scales[r * p.a_scales_stride + seg.act_group]);
+            StoreF(c, FmaF(MulF(exact, w_scales[t]), a_scale, before));
+          } else {
+            StoreF(c, FmaF(exact, w_scales[t], before));
+          }
+        }
+      }
+    }
+    if constexpr (kSums == Sums::kKeptWithMins) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const VF count = SetF(static_cast<float>(sums[r]));
+#pragma GCC unroll 16
+        for (int t = 0; t < kV; ++t) {
+          const int64_t lane = t / kVecs * p.scale_stride + t % kVecs * kLanes;
+          span[r][t] = FmaF(LoadF(p.w_mins + group + lane), count, span[r][t]);
+        }
+      }
+    }
+    if constexpr (kKeep && kGrouped) {
+      if (!EndsSpan(p, g)) continue;
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const VF a_scale = SetF(p.a_scales[r * p.a_scales_stride + seg.act_group]);
+#pragma GCC unroll 16
+        for (int t = 0; t < kV; ++t) {
+          const VF before = LoadF(old + r * old_stride + t * kLanes);
+          StoreF(p.c + r * p.ldc + t * kLanes, FmaF(span[r][t], a_scale, before));
+          span[r][t] = SetF(0.0f);
         }
       }
     }
     old = p.c;
     old_stride = p.ldc;
-    if (!kKeep && p.w_mins != nullptr) {
-      const float* mins = p.w_mins + int64_t{16} * seg.weight_group;
-      for (int r = 0; r < R; ++r) {
-        float* c = p.c + r * p.ldc;
-        const float a_scale = kGrouped ? p.a_scales[r * p.a_scales_stride + seg.act_group] : 1.0f;
-        const VF sum = SetF(static_cast<float>(sums[r]) * a_scale);
-        for (int t = 0; t < T * kVecs; ++t) {
-          const VF min = LoadF(mins + t / kVecs * p.scale_stride + t % kVecs * kLanes);
-          StoreF(c + t * kLanes, FmaF(min, sum, LoadF(c + t * kLanes)));
-        }
-      }
-    }
   }
-  if constexpr (kKeep) {
+  if constexpr (kKeep && !kGrouped) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
-      for (int t = 0; t < kV; ++t) StoreF(p.c + r * p.ldc + t * kLanes, kept[r][t]);
+      for (int t = 0; t < kV; ++t) StoreF(p.c + r * p.ldc + t * kLanes, span[r][t]);
     }
   }
 }
 
-template <int T, int R, bool kSignedW, bool kKeep>
-void TileKernel(const TileProduct& p) {
-  if (p.grouped) return TileKernel<T, R, kSignedW, true, kKeep>(p);
-  TileKernel<T, R, kSignedW, false, kKeep>(p);
+template <int T, int R, bool kSignedW, bool kGrouped, Sums kSums>
+void TileKernelSteps(const TileProduct& p) {
+  // Code of their own for the calls that do most of the work.
+  if constexpr (R == kMaxProductRows && !kSignedW && kSums != Sums::kAway && T > 1) {
+    if (p.steps == 8) return TileKernel<T, R, false, kGrouped, kSums, 8>(p);
+    if (p.steps == 16) return TileKernel<T, R, false, kGrouped, kSums, 16>(p);
+    if (p.steps == 32) return TileKernel<T, R, false, kGrouped, kSums, 32>(p);
+  }
+  TileKernel<T, R, kSignedW, kGrouped, kSums, 0>(p);
 }
 
-template <int T, bool kSignedW, bool kKeep>
+template <int T, int R, bool kSignedW, Sums kSums>
+void TileKernelScales(const TileProduct& p) {
+  if (p.grouped) return TileKernelSteps<T, R, kSignedW, true, kSums>(p);
+  TileKernelSteps<T, R, kSignedW, false, kSums>(p);
+}
+
+template <int T, bool kSignedW, Sums kSums>
 void TileKernelRows(const TileProduct& p) {
   switch (p.rows) {
     case 1:
-      return TileKernel<T, 1, kSignedW, kKeep>(p);
+      return TileKernelScales<T, 1, kSignedW, kSums>(p);
     case 2:
-      return TileKernel<T, 2, kSignedW, kKeep>(p);
+      return TileKernelScales<T, 2, kSignedW, kSums>(p);
     case 3:
-      return TileKernel<T, 3, kSignedW, kKeep>(p);
+      return TileKernelScales<T, 3, kSignedW, kSums>(p);
     case 4:
-      return TileKernel<T, 4, kSignedW, kKeep>(p);
+      return TileKernelScales<T, 4, kSignedW, kSums>(p);
     case 5:
-      return TileKernel<T, 5, kSignedW, kKeep>(p);
+      return TileKernelScales<T, 5, kSignedW, kSums>(p);
     default:
-      return TileKernel<T, 6, kSignedW, kKeep>(p);
+      return TileKernelScales<T, 6, kSignedW, kSums>(p);
   }
 }
 
-template <bool kSignedW>
-void TileProductAny(const TileProduct& p) {
+// kTiles at a time, then one by one.
+template <int kTiles, bool kSignedW, Sums kSums>
+void TileProductBy(const TileProduct& p) {
   TileProduct rest = p;
-  const bool keep = p.segment_count > 1 && p.w_mins == nullptr;
   while (rest.tiles > 0) {
-    int done = 1;
-    if (kKeepTiles > 1 && keep && rest.tiles >= kKeepTiles) {
-      done = kKeepTiles;
-      TileKernelRows<kKeepTiles == 0 ? 1 : kKeepTiles, kSignedW, kKeepTiles != 0>(rest);
-    } else if (kPanelTiles > 1 && rest.tiles >= kPanelTiles) {
-      done = kPanelTiles;
-      TileKernelRows<kPanelTiles, kSignedW, false>(rest);
-    } else if (kKeepTiles > 0 && keep) {
-      TileKernelRows<1, kSignedW, kKeepTiles != 0>(rest);
-    } else {
-      TileKernelRows<1, kSignedW, false>(rest);
+    const int done = rest.tiles >= kTiles ? kTiles : 1;
+    if (done == kTiles) {
+      TileKernelRows<kTiles, kSignedW, kSums>(rest);
+    } else if constexpr (kTiles > 1) {
+      TileKernelRows<1, kSignedW, kSums>(rest);
     }
     rest.tiles -= done;
     rest.w += done * rest.w_stride;
@@ -179,6 +247,17 @@ void TileProductAny(const TileProduct& p) {
     if (rest.w_mins != nullptr) rest.w_mins += done * rest.scale_stride;
     rest.c += done * 16;
   }
+}
+
+template <bool kSignedW>
+void TileProductAny(const TileProduct& p) {
+  constexpr int kKeep = kKeepTiles > 0 ? kKeepTiles : 1;
+  if (p.w_mins != nullptr) return TileProductBy<kKeep, kSignedW, Sums::kKeptWithMins>(p);
+  // C is far from the registers, but the larger tile without room for sums needs fewer loads.
+  const bool away =
+      p.segment_count == 1 || (p.grouped ? !p.spans && p.mean_steps >= 32 : p.mean_steps >= 64);
+  if (!away && (kKeepTiles > 0 || p.grouped)) return TileProductBy<kKeep, kSignedW, Sums::kKept>(p);
+  TileProductBy<kPanelTiles, kSignedW, Sums::kAway>(p);
 }
 
 void TileProductFn(const TileProduct& p) {

@@ -87,6 +87,7 @@ EW_INLINE VF FloorF(VF a) { return _mm256_floor_ps(a); }
 EW_INLINE VF ToF(VI a) { return _mm256_cvtepi32_ps(a); }
 EW_INLINE VI RoundI(VF a) { return _mm256_cvtps_epi32(a); }
 EW_INLINE VI BitsOf(VF a) { return _mm256_castps_si256(a); }
+EW_INLINE VF AsF(VI a) { return _mm256_castsi256_ps(a); }
 EW_INLINE void StoreAsInt8(int8_t* p, VI v) {
   const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));

@@ -89,6 +89,7 @@ EW_INLINE VF FloorF(VF a) {
 EW_INLINE VF ToF(VI a) { return _mm512_cvtepi32_ps(a); }
 EW_INLINE VI RoundI(VF a) { return _mm512_cvtps_epi32(a); }
 EW_INLINE VI BitsOf(VF a) { return _mm512_castps_si512(a); }
+EW_INLINE VF AsF(VI a) { return _mm512_castsi512_ps(a); }
 EW_INLINE void StoreAsInt8(int8_t* p, VI v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
 }

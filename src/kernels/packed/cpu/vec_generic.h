@@ -153,6 +153,11 @@ EW_INLINE VI BitsOf(const VF& a) {
   __builtin_memcpy(&v, &a, sizeof v);
   return v;
 }
+EW_INLINE VF AsF(const VI& a) {
+  VF v;
+  __builtin_memcpy(&v, &a, sizeof v);
+  return v;
+}
 EW_INLINE void StoreAsInt8(int8_t* p, const VI& v) {
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(v.lane[i]);
 }

@@ -85,6 +85,7 @@ EW_INLINE VF FloorF(VF a) { return vrndmq_f32(a); }
 EW_INLINE VF ToF(VI a) { return vcvtq_f32_s32(a); }
 EW_INLINE VI RoundI(VF a) { return vcvtnq_s32_f32(a); }
 EW_INLINE VI BitsOf(VF a) { return vreinterpretq_s32_f32(a); }
+EW_INLINE VF AsF(VI a) { return vreinterpretq_f32_s32(a); }
 EW_INLINE void StoreAsInt8(int8_t* p, VI v) {
   const int16x4_t words = vmovn_s32(v);
   const int8x8_t bytes = vmovn_s16(vcombine_s16(words, words));

@@ -96,24 +96,29 @@ inline float ForwardElement(const PackedFormat& f, const Elements& w, int64_t o,
   if (f.group > 0) segment = std::min<int64_t>(segment, f.group);
   if (grouped) segment = std::min(segment, x.group);
   if (f.structure == Structure::kBlock) segment = std::min<int64_t>(segment, f.block_cols);
-  float y = 0;
+  // span: of the columns that share an activation scale.
+  float y = 0, span = 0;
+  bool any = false;
   for (int64_t begin = 0; begin < f.cols; begin += segment) {
     const auto at = static_cast<size_t>(o * f.cols + begin);
-    if (w.present[at] == 0) continue;
-    int dot = 0, sum = 0;
-    for (int64_t c = begin; c < std::min(f.cols, begin + segment); ++c) {
-      const int q = x.q[static_cast<size_t>(c)];
-      dot += w.code[static_cast<size_t>(o * f.cols + c)] * q;
-      sum += q;
+    const int64_t end = std::min(f.cols, begin + segment);
+    if (w.present[at] != 0) {
+      any = true;
+      int dot = 0, sum = 0;
+      for (int64_t c = begin; c < end; ++c) {
+        const int q = x.q[static_cast<size_t>(c)];
+        dot += w.code[static_cast<size_t>(o * f.cols + c)] * q;
+        sum += q;
+      }
+      span = std::fma(static_cast<float>(dot), w.scale[at], span);
+      if (f.has_min) span = std::fma(w.min[at], static_cast<float>(sum), span);
     }
-    const float scale = x.scales[static_cast<size_t>(begin / x.group)];
-    y = std::fma(static_cast<float>(dot), grouped ? w.scale[at] * scale : w.scale[at], y);
-    if (f.has_min) {
-      y = std::fma(w.min[at], grouped ? static_cast<float>(sum) * scale : static_cast<float>(sum),
-                   y);
-    }
+    if (!grouped || (end < f.cols && end % x.group != 0)) continue;
+    if (any) y = std::fma(span, x.scales[static_cast<size_t>(begin / x.group)], y);
+    span = 0;
+    any = false;
   }
-  return grouped ? y : y * x.scales[0];
+  return grouped ? y : span * x.scales[0];
 }
 
 // The integer form of W for the backward pass: S per row, and codes of at most 8 bits.
