@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import shlex
 import struct
 import subprocess
 import sys
@@ -120,6 +121,8 @@ def edgewise(args, what):
     command = [args.edgewise, "bench", what, "--shape", args.shape, "--bits", str(args.bits)]
     command += ["--group", str(args.group), "--threads", str(args.threads), "--json", "--quiet"]
     command += ["--embedding-bits", str(args.bits)]
+    if args.act_group is not None:
+        command += ["--act-group", str(args.act_group)]
     if what == "prefill":
         command += ["--tokens", str(args.prompt), "--steps", str(args.repeat)]
     else:
@@ -139,10 +142,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--edgewise", default="build/release/edgewise")
     parser.add_argument("--llama", action="append", required=True, help="a llama-bench program")
-    parser.add_argument("--llama-args", nargs="*", default=[], help="more arguments for it")
+    parser.add_argument(
+        "--llama-args", type=shlex.split, default=[], help="more arguments for it: '-rtr 1'"
+    )
     parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
     parser.add_argument("--bits", type=int, choices=(4, 8), default=4)
     parser.add_argument("--group", type=int, choices=(0, 32, 64, 128), default=64)
+    parser.add_argument("--act-group", type=int, help="columns of activations per scale")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--decode", type=int, default=64)

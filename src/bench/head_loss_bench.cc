@@ -2,6 +2,7 @@
 #include <optional>
 
 #include "bench/suite.h"
+#include "exec/memory.h"
 #include "kernels/kernel_table.h"
 #include "kernels/loss.h"
 #include "kernels/matmul.h"
@@ -28,6 +29,19 @@ struct Problem {
   std::vector<float> x, w, dx;
   std::vector<int32_t> targets;
 };
+
+// What the process grows by in a first call, in MiB: a context keeps its working memory.
+double ExtraMemory(const Suite& suite, const kernels::HeadLossArgs& args) {
+  ExecOptions options;
+  options.threads = suite.ctx.threads();
+  const Isa isa = suite.ctx.isa();
+  options.isa = &isa;
+  Result<std::unique_ptr<ExecContext>> fresh = ExecContext::Create(options);
+  if (!fresh.ok()) return 0;
+  const int64_t before = ReadProcessMemory().rss_bytes;
+  benchmark::DoNotOptimize(kernels::HeadLoss(**fresh, args));
+  return static_cast<double>(ReadProcessMemory().rss_bytes - before) / (1 << 20);
+}
 
 // Loss and gradient of the hidden states, or the loss alone; head in fp32 or packed to `bits`.
 void Fused(benchmark::State& state, const Suite& suite, const ModelShape& model, int bits,
@@ -58,6 +72,7 @@ void Fused(benchmark::State& state, const Suite& suite, const ModelShape& model,
   const Work work = {gradient ? 2 * product : product,
                      4.0 * static_cast<double>(p.vocab * p.hidden), Limit::kFp32};
   Time(state, suite, work, [&] { benchmark::DoNotOptimize(kernels::HeadLoss(suite.ctx, args)); });
+  state.counters["extra_mib"] = ExtraMemory(suite, args);
 }
 
 // The plain way: [tokens, vocab] logits, softmax in place, gradient by a second product. Threads

@@ -112,6 +112,9 @@ class Bench : public Command {
     app.add_option("--group", group_, "Packed: columns per scale, 0 for one per row")
         ->check(CLI::IsMember({0, 32, 64, 128}))
         ->capture_default_str();
+    app.add_option("--act-group", act_group_,
+                   "Packed: columns of activations per scale, 0 for one per token (default: 512)")
+        ->check(CLI::IsMember({0, 32, 64, 128, 256, 512}));
     app.add_option("--embedding-bits", embedding_bits_, "Packed: embedding and head, 4 or 8")
         ->check(CLI::IsMember({4, 8}))
         ->capture_default_str();
@@ -156,6 +159,7 @@ class Bench : public Command {
     policy.pattern = pattern_;
     model::RandomPackedOptions options;
     options.linears = compress::FormatOf(16, 16, {bits_, sparsity_}, policy);
+    if (act_group_ >= 0) options.linears.act_group = act_group_;
     options.density = 1 - sparsity_;
     options.embedding_bits = options.head_bits = embedding_bits_;
     options.seed = seed_;
@@ -349,7 +353,7 @@ class Bench : public Command {
   int64_t vote_exits_ = 0;
   std::string what_, shape_, method_ = "lora", dtype_ = "fp32", pattern_ = "unstructured",
                              cache_type_ = "f32";
-  int bits_ = 0, group_ = 64, embedding_bits_ = 8;
+  int bits_ = 0, group_ = 64, act_group_ = -1, embedding_bits_ = 8;
   double sparsity_ = 0;
   bench::KernelBenchOptions kernels_;
   int64_t last_layers_ = 16, rank_ = kDefaultRank, steps_ = 0, tokens_ = 512;
