@@ -57,7 +57,19 @@ Axis MakeExactAxis(double lo, double hi, int max_ticks) {
   return axis;
 }
 
+Axis MakeLogAxis(double lo, double hi) {
+  Axis axis;
+  axis.log = true;
+  const double first = std::floor(std::log10(lo) + 1e-9);
+  const double last = std::max(first + 1, std::ceil(std::log10(hi) - 1e-9));
+  axis.lo = std::pow(10.0, first);
+  axis.hi = std::pow(10.0, last);
+  for (double power = first; power <= last; ++power) axis.ticks.push_back(std::pow(10.0, power));
+  return axis;
+}
+
 std::string TickText(double value, const Axis& axis) {
+  if (axis.log) return fmt::format("{:.3g}", value);
   const double step = axis.ticks.size() > 1 ? axis.ticks[1] - axis.ticks[0] : std::fabs(value);
   if (value != 0 && step >= 1e6 * (1 - 1e-9)) return fmt::format("{:.6g}M", value / 1e6);
   if (value != 0 && std::fabs(value) >= 1e4 && step >= 1e2) {

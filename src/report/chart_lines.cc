@@ -85,7 +85,7 @@ void DrawSeries(Svg& svg, const Series& s, const Axis& x, const Axis& y) {
 std::string DrawLines(const LineChart& chart, double width) {
   const double height = width >= kWide ? 280 : 240;
   const auto edges = Pile(chart.stacked);
-  Range xs, ys;
+  Range xs, ys, positive;
   for (const auto& edge : edges) {
     for (const Point& p : edge) {
       xs.Add(p.x);
@@ -96,10 +96,12 @@ std::string DrawLines(const LineChart& chart, double width) {
     for (const Point& p : s.points) {
       xs.Add(p.x);
       ys.Add(p.y);
+      if (s.mark != Mark::kFaint && p.y > 0) positive.Add(p.y);
     }
   }
   if (chart.from_zero || !chart.stacked.empty()) ys.Add(0);
-  Axis y = MakeAxis(ys.lo, ys.hi, 6);
+  const bool log_y = chart.log_y && chart.stacked.empty() && positive.lo <= positive.hi;
+  Axis y = log_y ? MakeLogAxis(positive.lo, positive.hi) : MakeAxis(ys.lo, ys.hi, 6);
   double left = 0;
   for (double tick : y.ticks) left = std::max(left, TextWidth(TickText(tick, y)));
   left += 10;

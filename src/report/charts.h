@@ -38,6 +38,9 @@ struct LineChart {
   std::vector<Series> lines;
   std::vector<Series> stacked;
   bool from_zero = false;  // the y axis begins at 0
+  // The y axis is logarithmic where that is possible: nothing stacked, and values above 0. What
+  // reaches below the lowest value of the lines that are not kFaint is drawn at the bottom.
+  bool log_y = false;
 };
 std::string DrawLines(const LineChart& chart, double width);
 

@@ -37,6 +37,15 @@ TEST(Axis, SurvivesRangesWithoutExtent) {
   }
 }
 
+TEST(Axis, LogarithmicOnesGoFromPowerToPower) {
+  const Axis axis = MakeLogAxis(0.004, 6.7);
+  EXPECT_EQ(axis.ticks.size(), 5u);
+  EXPECT_EQ(TickText(axis.ticks.front(), axis), "0.001");
+  EXPECT_EQ(TickText(axis.ticks.back(), axis), "10");
+  EXPECT_NEAR(axis.At(0.1), 0.5, 1e-12);
+  EXPECT_EQ(MakeLogAxis(1, 1).ticks.size(), 2u);
+}
+
 TEST(Axis, TextsOfTicks) {
   const Axis small = MakeAxis(0, 0.4, 5), large = MakeAxis(0, 40000, 5);
   EXPECT_EQ(TickText(0.1, small), "0.1");

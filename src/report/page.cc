@@ -81,7 +81,8 @@ std::string ColorRules() {
   for (int i = 0; i <= kInkColor; ++i) {
     out += fmt::format(
         ".sc{0}{{stroke:var(--c{0})}}.fc{0}{{fill:var(--c{0})}}"
-        ".k{0}{{border-color:var(--c{0})}}.box.k{0},.dot.k{0}{{background:var(--c{0})}}\n",
+        ".legend .k{0}{{border-color:var(--c{0})}}"
+        ".legend .box.k{0},.legend .dot.k{0}{{background:var(--c{0})}}\n",
         i);
   }
   return out;

@@ -58,6 +58,14 @@ TEST_F(RunReportTest, ReadsWhatIsThere) {
   EXPECT_THAT(html, Not(HasSubstr("<b>careful")));
 }
 
+TEST_F(RunReportTest, ALossThatFallsFarIsDrawnOnALogarithmicAxis) {
+  Result<RunReport> r = ReadRun(env_, "/run");
+  ASSERT_TRUE(r.ok());
+  EXPECT_THAT(RenderReport(*r), Not(HasSubstr("logarithmic</text>")));
+  r->valid.push_back({20, 0.004, -1});
+  EXPECT_THAT(RenderReport(*r), HasSubstr("logarithmic</text>"));
+}
+
 TEST_F(RunReportTest, SamplesCannotInjectMarkup) {
   Result<RunReport> r = ReadRun(env_, "/run");
   ASSERT_TRUE(r.ok());
@@ -95,7 +103,7 @@ TEST_F(RunReportTest, ExitsAndVote) {
   r->run["vote"] = Json::parse(R"({"rule": "mean", "rules": {"mean": {"loss": 1.2}},
                                   "gain_over_best_exit": {"mean": 0.05, "low": 0.01, "high": 0.1}})");
   const std::string html = RenderReport(*r);
-  EXPECT_THAT(html, HasSubstr("Voting by &#39;mean&#39; beats the best exit alone, by 0.050 nats"));
+  EXPECT_THAT(html, HasSubstr("Voting by &#39;mean&#39; beats the best exit alone, by 0.05 nats"));
   EXPECT_THAT(html, HasSubstr("exit after 12 layers"));
 }
 

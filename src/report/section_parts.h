@@ -18,6 +18,11 @@ inline std::string Section(const std::string& heading, const std::string& lead,
 
 inline std::string Percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
 
+// Three digits behind the point, or two that count where those would be zeros.
+inline std::string LossText(double loss) {
+  return loss < 0.1 ? fmt::format("{:.2g}", loss) : fmt::format("{:.3f}", loss);
+}
+
 // A table of figures that becomes a list of cards on a phone. The first column names the row.
 struct ScoreTable {
   std::vector<std::string> header;

@@ -25,7 +25,7 @@ void AddScore(const RunReport& r, std::vector<Tile>* tiles) {
     if (!std::isfinite(after)) continue;
     const double before = NumberAt(r.before, {key}, kNone);
     const bool share = std::string_view(key) == "accuracy";
-    const auto show = [&](double v) { return share ? Percent(v) : fmt::format("{:.3f}", v); };
+    const auto show = [&](double v) { return share ? Percent(v) : LossText(v); };
     Tile tile;
     const double n = NumberAt(r.after, {"n"}, 0);
     tile.name =
@@ -46,8 +46,8 @@ std::vector<Tile> Tiles(const RunReport& r) {
   const double best = NumberAt(r.run, {"best_valid_loss"}, kNone);
   if (std::isfinite(best)) {
     tiles.push_back({"Validation loss",
-                     std::isfinite(start) ? fmt::format("{:.3f} \xE2\x86\x92 {:.3f}", start, best)
-                                          : fmt::format("{:.3f}", best),
+                     std::isfinite(start) ? LossText(start) + " \xE2\x86\x92 " + LossText(best)
+                                          : LossText(best),
                      "nats per learned token"});
   }
   const double seconds = NumberAt(r.run, {"seconds"}, 0);
@@ -95,7 +95,7 @@ ScoreTable::Row RunRow(const std::string& name, const Json& run, const Json& sco
   const double seconds = NumberAt(run, {"seconds"}, 0);
   return {{name, TextAt(run, {"method"}),
            std::isfinite(accuracy) ? Percent(accuracy) : std::string("-"),
-           std::isfinite(loss) ? fmt::format("{:.3f}", loss) : std::string("-"),
+           std::isfinite(loss) ? LossText(loss) : std::string("-"),
            seconds > 0 ? FormatSeconds(seconds) : std::string("-"),
            Size(NumberAt(run, {"peak_rss_bytes"}, 0))},
           false};

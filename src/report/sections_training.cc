@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 
 #include "report/charts.h"
@@ -16,6 +17,8 @@ constexpr size_t kMaxPoints = 400, kMaxExits = 16;
 
 std::string ExitName(int exit) { return fmt::format("exit {}", exit + 1); }
 
+bool SamePoint(const Point& a, const Point& b) { return a.x == b.x && a.y == b.y; }
+
 int ExitColor(int exit) { return exit < 0 ? 0 : exit % kSeriesColors; }
 
 LegendEntry Legend(const Series& s) { return {s.name, s.color, s.mark, false}; }
@@ -29,8 +32,8 @@ std::string LossTitle(const RunReport& r) {
     if (best == nullptr || v.loss < best->loss) best = &v;
   }
   if (best == nullptr || first == best) return "Loss while tuning";
-  return fmt::format("Validation loss fell from {:.3f} to {:.3f}, lowest after step {:.0f}",
-                     first->loss, best->loss, best->step);
+  return fmt::format("Validation loss fell from {} to {}, lowest after step {:.0f}",
+                     LossText(first->loss), LossText(best->loss), best->step);
 }
 
 }  // namespace
@@ -42,12 +45,28 @@ std::string LossSection(const RunReport& r) {
     if (std::isfinite(v.loss)) valid[v.exit].push_back({v.step, v.loss});
   }
   if (train.empty() && valid.empty()) return "";
+  // Where the uppermost exit is the model's own output, one curve is enough.
+  if (const auto whole = valid.find(-1);
+      whole != valid.end() && valid.size() > 1 &&
+      std::ranges::equal(whole->second, valid.rbegin()->second, SamePoint)) {
+    valid.erase(whole);
+  }
   const bool exits = train.size() > 1 || valid.size() > 1;
   LineChart chart;
   chart.label = "Loss over the steps of the run";
   chart.x_label = "step (optimizer updates)";
   chart.y_label = "loss (nats per learned token)";
-  chart.from_zero = true;
+  // A loss that falls to a fraction of a hundredth is a flat line on an ordinary axis.
+  double low = std::numeric_limits<double>::infinity(), high = 0;
+  for (const auto& [exit, points] : valid) {
+    for (const Point& p : points) {
+      if (p.y > 0) low = std::min(low, p.y);
+      high = std::max(high, p.y);
+    }
+  }
+  chart.log_y = high > 50 * low;
+  chart.from_zero = !chart.log_y;
+  if (chart.log_y) chart.y_label += ", logarithmic";
   for (const auto& [exit, points] : train) {
     const std::string suffix = exit < 0 ? "" : ", " + ExitName(exit);
     chart.lines.push_back(
@@ -84,7 +103,7 @@ std::string ExitsSection(const RunReport& r) {
   chart.label = "Held-out loss of each exit and of each rule of voting";
   chart.x_label = "loss (nats per learned token)";
   const auto add = [&](const std::string& name, double loss, int color) {
-    if (std::isfinite(loss)) chart.bars.push_back({name, loss, fmt::format("{:.3f}", loss), color});
+    if (std::isfinite(loss)) chart.bars.push_back({name, loss, LossText(loss), color});
   };
   for (size_t e = 0; e < exits.size() && e < kMaxExits; ++e) {
     const double layers = NumberAt(exits[e], {"layers"}, kNone);
@@ -106,7 +125,7 @@ std::string ExitsSection(const RunReport& r) {
   if (chosen.starts_with("single")) {
     title = "One exit alone is best; nothing is voted on";
   } else if (std::isfinite(gain)) {
-    title = fmt::format("Voting by '{}' {} the best exit alone, by {:.3f} nats", chosen,
+    title = fmt::format("Voting by '{}' {} the best exit alone, by {:.2g} nats", chosen,
                         low > 0     ? "beats"
                         : gain >= 0 ? "is level with"
                                     : "falls behind",

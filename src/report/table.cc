@@ -54,6 +54,16 @@ std::string Wrap(const std::string& text, int indent, int column, int max_width)
   return out;
 }
 
+std::string WrapLines(const std::string& text, int indent) {
+  std::istringstream lines(text);
+  std::string out;
+  for (std::string line; std::getline(lines, line);) {
+    if (!out.empty()) out += '\n';
+    out += Wrap(line, indent);
+  }
+  return out;
+}
+
 void Table::AddRow(std::vector<std::string> cells) {
   if (!header_.empty()) cells.resize(header_.size());
   rows_.push_back(std::move(cells));

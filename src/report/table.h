@@ -29,6 +29,9 @@ class Table {
 // the first behind `indent` spaces; `column`: where the first word stands. No line end at the end.
 std::string Wrap(const std::string& text, int indent = 0, int column = 0, int max_width = 80);
 
+// Every line of `text` by itself, further lines behind `indent` spaces. No line end at the end.
+std::string WrapLines(const std::string& text, int indent);
+
 // Columns that a string takes on a terminal: its code points (invalid UTF-8 counts by byte).
 int DisplayWidth(const std::string& text);
 

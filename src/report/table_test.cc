@@ -43,6 +43,7 @@ TEST(Wrap, LinesKeepTheirWidth) {
   EXPECT_EQ(Wrap("one two", 0, 5, 8), "one\ntwo");
   EXPECT_EQ(Wrap("unbreakable", 0, 0, 4), "unbreakable");
   EXPECT_EQ(Wrap("", 2), "");
+  EXPECT_EQ(WrapLines("a b\nc d\n", 2), "a b\nc d");
 }
 
 }  // namespace
