@@ -113,7 +113,7 @@ class Eval : public Command {
     if (!pipeline->warning().empty()) inv.console().Log("note: " + pipeline->warning());
     EW_ASSIGN(data::Dataset set,
               data::LoadDataset(data_, pipeline->masker(), pipeline->OptionsFor(split_)));
-    inv.console().Log(data::Describe(set.report));
+    inv.console().Log(report::WrapLines(data::Describe(set.report), 2));
     eval::DatasetOptions options;
     options.limit = limit_;
     options.max_tokens = max_tokens_;

@@ -58,7 +58,7 @@ std::string PlanText(const TunePlan& plan, const std::string& data_report) {
   if (plan.memory_limit > 0) {
     predicted += fmt::format(" (limit {})", FormatBytes(plan.memory_limit));
   }
-  text += report::Wrap(predicted, 2);
+  text = report::WrapLines(text + predicted, 2);
   if (plan.offloaded) {
     text += fmt::format("\nweights are read from disk as they are needed, {} of them in memory{}",
                         FormatBytes(plan.weight_budget),
