@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "io/env.h"
 #include "model/flops.h"
+#include "model/workload.h"
 #include "tune/edge_method.h"
 #include "tune/optimizer.h"
 
@@ -73,6 +74,8 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
   options.total_steps = o.documents * o.epochs;
   options.recompute = o.recompute;
   EdgeBenchResult out;
+  options.times = &out.times;
+  int window = -1;
   const double start = Now();
   EW_ASSIGN(auto method, tune::EdgeMethod::Create(*exec, model, options, documents, o.tokens,
                                                   &inv.stop(), nullptr));
@@ -85,6 +88,9 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
     EW_RETURN_IF_ERROR(method->BeginStep(step, &active));
     const double began = Now();
     out.cache_seconds += began - begin;
+    // A window's first step touches memory that is not there yet.
+    const bool first = method->ExitAt(step) != window;
+    window = method->ExitAt(step);
     const TokenBatch batch =
         Document(documents[static_cast<size_t>(step % o.documents)], o.supervised);
     const auto labelled =
@@ -95,8 +101,13 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
                                     .micro = 0,
                                     .seed = o.seed,
                                     .grad_scale = 1.0 / static_cast<double>(labelled)}));
-    optimizer.Step(*exec, active, 1e-4,
-                   optimizer.ClipCoefficient(optimizer.GradNorm(*exec, active)));
+    {
+      const model::PartTimer timer(&out.times, plan::KernelKind::kOptimizer);
+      optimizer.Step(*exec, active, 1e-4,
+                     optimizer.ClipCoefficient(optimizer.GradNorm(*exec, active)));
+    }
+    ++out.timed_steps;
+    if (first) out.times = {}, out.timed_steps = 0;
     EW_RETURN_IF_ERROR(method->EndStep(step, loss, true));
     out.step_seconds.push_back(Now() - began);
     losses.push_back(loss.mean());
@@ -112,6 +123,18 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
     out.flops += model::CountStep(model.config(), work).total();
   }
   out.seconds = Now() - start;
+  model::WorkloadOptions described;
+  described.method = model::WorkloadMethod::kEdge;
+  described.tokens = o.tokens;
+  described.rank = options.lora.r;
+  described.head_rank = options.head_lora_rank;
+  described.integer_backward = options.backward == kernels::BackwardMode::kInteger;
+  described.supervised =
+      o.supervised * static_cast<double>(o.tokens - 1) / static_cast<double>(o.tokens);
+  described.recompute = o.recompute;
+  const tune::Exit& last = method->exits()[static_cast<size_t>(window)];
+  described.window = {last.begin, last.end};
+  EW_ASSIGN(out.last_window, model::DescribeStep(model.config(), &model, described));
   const double flops_per_token = [&] {
     model::StepWorkOptions work;
     work.tokens = o.tokens;

@@ -9,6 +9,8 @@
 #include "cli/edge_options.h"
 #include "io/json.h"
 #include "model/model.h"
+#include "model/part_times.h"
+#include "plan/workload.h"
 
 namespace edgewise::cli {
 
@@ -29,6 +31,10 @@ struct EdgeBenchResult {
   int64_t tokens = 0;        // seen in all epochs
   std::vector<double> step_seconds;
   double flops = 0;  // of all steps and the trunk
+  // Steps of the last window but its first, and what they are made of.
+  plan::Workload last_window;
+  model::PartTimes times;
+  int64_t timed_steps = 0;
   OrderedJson details;
 };
 

@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "base/rng.h"
 #include "base/units.h"
 #include "cli/bench_edge.h"
 #include "cli/bench_kernels.h"
+#include "cli/bench_parts.h"
 #include "cli/commands.h"
 #include "compress/compress_linear.h"
 #include "exec/memory.h"
@@ -19,6 +21,7 @@
 #include "model/decoder.h"
 #include "model/flops.h"
 #include "model/random_packed_model.h"
+#include "model/workload.h"
 #include "tune/model_method.h"
 #include "tune/optimizer.h"
 
@@ -173,6 +176,9 @@ class Bench : public Command {
     edge_.recompute = recompute_;
     edge_.seed = seed_;
     EW_ASSIGN(EdgeBenchResult r, RunEdgeBench(inv, model, edge_));
+    compare_ = [this, described = r.last_window, times = r.times, steps = r.timed_steps] {
+      return ComparePrediction(*ctx_, described, times, steps);
+    };
     r.details["method"] = method_;
     r.details["run_seconds"] = r.seconds;
     r.details["step_seconds_median"] = Median(r.step_seconds);
@@ -188,6 +194,8 @@ class Bench : public Command {
     options.lora.targets = formats::LoraConfig::Targets::kAllLinear;
     options.last_layers = std::min(last_layers_, model.config().num_layers());
     options.recompute = recompute_;
+    model::PartTimes times;
+    options.times = &times;
     EW_ASSIGN(auto method, tune::ModelMethod::Create(*ctx_, model, options, tokens_));
     tune::AdamW optimizer({}, method->params());
 
@@ -213,10 +221,14 @@ class Bench : public Command {
                                       .micro = 0,
                                       .seed = seed_,
                                       .grad_scale = 1.0 / static_cast<double>(tokens_ - 1)}));
-      const double norm = optimizer.GradNorm(*ctx_, active);
-      optimizer.Step(*ctx_, active, 1e-4, optimizer.ClipCoefficient(norm));
+      {
+        const model::PartTimer timer(&times, plan::KernelKind::kOptimizer);
+        const double norm = optimizer.GradNorm(*ctx_, active);
+        optimizer.Step(*ctx_, active, 1e-4, optimizer.ClipCoefficient(norm));
+      }
       EW_RETURN_IF_ERROR(method->EndStep(step, loss, true));
       if (step > 0) seconds.push_back(Now() - start);
+      if (step == 0) times = {};
       losses.push_back(loss.mean());
     }
     model::StepWorkOptions work;
@@ -234,6 +246,17 @@ class Bench : public Command {
     extra["loss_first"] = losses.front();
     extra["loss_last"] = losses.back();
     extra["planned_bytes"] = method->MemoryNeeded().total();
+    model::WorkloadOptions step;
+    EW_ASSIGN(step.method, model::ParseWorkloadMethod(method_));
+    step.tokens = tokens_;
+    step.supervised = static_cast<double>(tokens_ - 1) / static_cast<double>(tokens_);
+    step.rank = rank;
+    step.last_layers = options.last_layers;
+    step.recompute = recompute_;
+    EW_ASSIGN(const plan::Workload described, model::DescribeStep(model.config(), &model, step));
+    compare_ = [this, described, times, steps] {
+      return ComparePrediction(*ctx_, described, times, steps);
+    };
     return Report(inv, model, tokens_, seconds, model::CountStep(model.config(), work).total(),
                   std::move(extra));
   }
@@ -343,6 +366,11 @@ class Bench : public Command {
     json["isa"] = IsaName(ctx_->isa());
     json["cpu"] = ctx_->cpu().name;
     for (auto& [key, value] : extra.items()) json[key] = value;
+    // Last, since it takes memory and time of its own.
+    if (compare_) {
+      EW_ASSIGN(const OrderedJson compared, compare_());
+      for (auto& [key, value] : compared.items()) json[key] = value;
+    }
     inv.console().SetResult(std::move(json));
     return Status::Ok();
   }
@@ -350,6 +378,7 @@ class Bench : public Command {
   ExecContext* ctx_ = nullptr;
   static constexpr int64_t kDefaultRank = 0;
   EdgeBenchOptions edge_;
+  std::function<Result<OrderedJson>()> compare_;  // of bench tune, once it is over
   int64_t vote_exits_ = 0;
   std::string what_, shape_, method_ = "lora", dtype_ = "fp32", pattern_ = "unstructured",
                              cache_type_ = "f32";

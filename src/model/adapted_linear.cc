@@ -11,6 +11,7 @@ namespace {
 
 using kernels::Accumulate;
 using kernels::WeightRef;
+using plan::KernelKind;
 
 constexpr int64_t kGrain = 1 << 14;  // a multiple of 4, the numbers in one block of the generator
 
@@ -54,13 +55,17 @@ void DropoutBackward(ExecContext& ctx, const Dropout& dropout, int64_t count, co
 void AdaptedForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
                     float* y, Accumulate acc, float* xa, const AdapterScratch& scratch) {
   const WeightRef& w = linear.base.weight;
-  kernels::LinearForward(ctx, rows, x, w.cols, w, linear.base.bias, y, w.rows, acc);
+  {
+    const PartTimer timer(linear.times, KernelKind::kLinearForward);
+    kernels::LinearForward(ctx, rows, x, w.cols, w, linear.base.bias, y, w.rows, acc);
+  }
   AdapterForward(ctx, linear, rows, x, y, xa, scratch);
 }
 
 void AdapterForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
                     float* y, float* xa, const AdapterScratch& scratch) {
   if (linear.lora == nullptr) return;
+  const PartTimer timer(linear.times, KernelKind::kLora);
   const LoraSlot& s = *linear.lora;
   const float* input = x;
   if (linear.dropout.p > 0) {
@@ -86,13 +91,18 @@ void AdaptedBackward(ExecContext& ctx, const AdaptedLinear& linear, const Linear
                      Accumulate acc, const AdapterScratch& scratch) {
   const WeightRef& w = linear.base.weight;
   if (dx != nullptr) {
+    const bool exact = linear.backward.mode == kernels::BackwardMode::kExact;
+    const PartTimer timer(linear.times,
+                          exact ? KernelKind::kLinearBackward : KernelKind::kLinearBackwardInt8);
     kernels::LinearBackwardInput(ctx, rows, dy, w.rows, w, dx, w.cols, acc, linear.backward);
   }
   if (grads.weight != nullptr) {
+    const PartTimer timer(linear.times, KernelKind::kWeightGradient);
     kernels::LinearBackwardWeight(ctx, rows, w.rows, w.cols, dy, w.rows, x, w.cols, grads.weight,
                                   grads.bias);
   }
   if (linear.lora == nullptr) return;
+  const PartTimer timer(linear.times, KernelKind::kLoraBackward);
   const LoraSlot& s = *linear.lora;
   const bool drops = linear.dropout.p > 0;
   // With dropout the adapter's input gradient passes through the mask before it joins dX.

@@ -7,6 +7,7 @@
 #include "kernels/linear.h"
 #include "model/lora.h"
 #include "model/parameters.h"
+#include "model/part_times.h"
 #include "model/weights.h"
 
 namespace edgewise::model {
@@ -31,6 +32,7 @@ struct AdaptedLinear {
   const LoraSlot* lora = nullptr;  // null: no adapter
   Dropout dropout;                 // training only
   kernels::LinearBackwardOptions backward;
+  PartTimes* times = nullptr;
 };
 
 // Working memory; the sizes are for `rows` rows.

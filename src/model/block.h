@@ -18,6 +18,7 @@
 #include "model/kv_cache.h"
 #include "model/linear_observer.h"
 #include "model/parameters.h"
+#include "model/part_times.h"
 #include "model/rope.h"
 #include "model/weights.h"
 
@@ -32,6 +33,7 @@ struct Block {
   Dropout dropout = {};                // of the whole pass; At() derives the one of a linear
   LinearObserver* observer = nullptr;  // null: nobody looks
   kernels::LinearBackwardOptions backward = {};  // of the whole pass, like dropout
+  PartTimes* times = nullptr;                    // null: nobody asks
 
   AdaptedLinear At(LinearKind kind) const;
   kernels::AttentionShape attention_shape() const;

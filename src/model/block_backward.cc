@@ -5,6 +5,7 @@ namespace edgewise::model {
 namespace {
 
 using kernels::Accumulate;
+using plan::KernelKind;
 
 struct Backward {
   ExecContext& ctx;
@@ -19,12 +20,14 @@ struct Backward {
 
   // Norm outputs are not kept: they are computed again from the norm's input.
   const float* Normed(const float* x, const float* gain) const {
+    const PartTimer timer(block.times, KernelKind::kNorm);
     kernels::RmsNormForward(ctx, n, c.hidden, static_cast<float>(c.norm_eps), c.norm_plus_one, x,
                             gain, s.normed, nullptr);
     return s.normed;
   }
   void Norm(const float* x, const float* gain, const float* rstd, const float* dy, float* dx,
             bool accumulate, float* dgain) const {
+    const PartTimer timer(block.times, KernelKind::kNormBackward);
     kernels::RmsNormBackward(ctx, n, c.hidden, c.norm_plus_one, x, gain, rstd, dy, dx, accumulate,
                              dgain);
   }
@@ -39,6 +42,7 @@ struct Backward {
                     acc, s.adapter);
   }
   void RotateBack(int64_t heads, float* x) const {
+    const PartTimer timer(block.times, KernelKind::kRotary);
     kernels::RopeApply(ctx, n, heads, c.head_dim, x, heads * c.head_dim, rows.positions,
                        block.rope.cos.data(), block.rope.sin.data(), /*inverse=*/true);
   }
@@ -55,10 +59,16 @@ struct Backward {
   void Mlp(float* dy) const {
     const float* dout =
         ProjectionGradient(dy, a.mlp_out, w.mlp_post_norm, a.mlp_post_rstd, g.mlp_post_norm);
-    kernels::GatedForward(ctx, c.activation, n * c.ffn, a.gate, a.up, s.ffn);
+    {
+      const PartTimer timer(block.times, KernelKind::kGate);
+      kernels::GatedForward(ctx, c.activation, n * c.ffn, a.gate, a.up, s.ffn);
+    }
     Project(LinearKind::kDown, s.ffn, dout, s.dffn, Accumulate::kOverwrite);
     float *dgate = a.gate, *dup = a.up;
-    kernels::GatedBackward(ctx, c.activation, n * c.ffn, a.gate, a.up, s.dffn, dgate, dup);
+    {
+      const PartTimer timer(block.times, KernelKind::kGateBackward);
+      kernels::GatedBackward(ctx, c.activation, n * c.ffn, a.gate, a.up, s.dffn, dgate, dup);
+    }
     const float* m = Normed(a.x_mid, w.mlp_norm);
     Project(LinearKind::kGate, m, dgate, s.dnormed, Accumulate::kOverwrite);
     Project(LinearKind::kUp, m, dup, s.dnormed, Accumulate::kAdd);
@@ -70,9 +80,12 @@ struct Backward {
     const float* dout =
         ProjectionGradient(dy, a.attn_out, w.attn_post_norm, a.attn_post_rstd, g.attn_post_norm);
     Project(LinearKind::kO, a.attn, dout, s.dattn, Accumulate::kOverwrite);
-    kernels::AttentionBackward(ctx, block.attention_shape(), {rows.first_key, 0}, n, a.q, c.q_dim(),
-                               a.k, a.v, c.kv_dim(), a.attn, s.dattn, c.q_dim(), a.lse, s.dq,
-                               c.q_dim(), s.dk, s.dv, c.kv_dim());
+    {
+      const PartTimer timer(block.times, KernelKind::kAttentionBackward);
+      kernels::AttentionBackward(ctx, block.attention_shape(), {rows.first_key, 0}, n, a.q,
+                                 c.q_dim(), a.k, a.v, c.kv_dim(), a.attn, s.dattn, c.q_dim(), a.lse,
+                                 s.dq, c.q_dim(), s.dk, s.dv, c.kv_dim());
+    }
     RotateBack(c.heads, s.dq);
     RotateBack(c.kv_heads, s.dk);
     if (c.qk_norm) {

@@ -7,6 +7,7 @@ namespace edgewise::model {
 namespace {
 
 using kernels::Accumulate;
+using plan::KernelKind;
 
 struct Forward {
   ExecContext& ctx;
@@ -19,6 +20,7 @@ struct Forward {
   int64_t n;
 
   void Norm(const float* x, const float* gain, float* y, float* rstd) const {
+    const PartTimer timer(block.times, KernelKind::kNorm);
     kernels::RmsNormForward(ctx, n, c.hidden, static_cast<float>(c.norm_eps), c.norm_plus_one, x,
                             gain, y, rstd);
   }
@@ -53,7 +55,10 @@ struct Forward {
       const Linear& base = w[kinds[i]];
       targets[i] = {base.weight, base.bias, y[i], base.weight.rows};
     }
-    kernels::LinearForwardMany(ctx, n, x, c.hidden, targets);
+    {
+      const PartTimer timer(block.times, KernelKind::kLinearForward);
+      kernels::LinearForwardMany(ctx, n, x, c.hidden, targets);
+    }
     for (size_t i = 0; i < N; ++i) {
       AdapterForward(ctx, block.At(kinds[i]), n, x, y[i], a.xa[static_cast<size_t>(kinds[i])],
                      s.adapter);
@@ -61,6 +66,7 @@ struct Forward {
     }
   }
   void Rotate(int64_t heads, float* x) const {
+    const PartTimer timer(block.times, KernelKind::kRotary);
     kernels::RopeApply(ctx, n, heads, c.head_dim, x, heads * c.head_dim, rows.positions,
                        block.rope.cos.data(), block.rope.sin.data(), /*inverse=*/false);
   }
@@ -68,7 +74,10 @@ struct Forward {
   // out = residual + [post norm] projection(x). out may be residual.
   void AddProjection(LinearKind kind, const float* x, const float* residual, const float* post_norm,
                      float* raw, float* rstd, float* out) const {
-    if (out != residual) std::copy_n(residual, n * c.hidden, out);
+    if (out != residual) {
+      const PartTimer timer(block.times, KernelKind::kElementwise);
+      std::copy_n(residual, n * c.hidden, out);
+    }
     if (post_norm == nullptr) {
       Project(kind, x, out, Accumulate::kAdd);
       return;
@@ -91,6 +100,7 @@ struct Forward {
   }
 
   void Attend(const BlockCache* cache) const {
+    const PartTimer timer(block.times, KernelKind::kAttention);
     if (rows.streams.empty()) return AttendRows(cache, 0, n);
     int64_t first = 0;
     for (const BlockStream& stream : rows.streams) {
@@ -127,7 +137,10 @@ struct Forward {
     ProjectAll({LinearKind::kGate, LinearKind::kUp}, s.normed, {a.gate, a.up});
     const AdaptedLinear down = block.At(LinearKind::kDown);
     if (y == nullptr && w.mlp_post_norm == nullptr && down.lora == nullptr) return;
-    kernels::GatedForward(ctx, c.activation, n * c.ffn, a.gate, a.up, s.ffn);
+    {
+      const PartTimer timer(block.times, KernelKind::kGate);
+      kernels::GatedForward(ctx, c.activation, n * c.ffn, a.gate, a.up, s.ffn);
+    }
     if (y == nullptr && w.mlp_post_norm == nullptr) {
       AdapterInput(ctx, down, n, s.ffn, a.xa[static_cast<size_t>(LinearKind::kDown)], s.adapter);
       return;
@@ -151,7 +164,7 @@ AdaptedLinear Block::At(LinearKind kind) const {
                kLinearKinds +
            static_cast<uint64_t>(kind);
   };
-  AdaptedLinear linear{weights[kind], nullptr, {}, backward};
+  AdaptedLinear linear{weights[kind], nullptr, {}, backward, times};
   linear.backward.substream = derive(backward.substream);
   if (lora == nullptr) return linear;
   linear.lora = lora->slot(layer, kind);

@@ -142,6 +142,7 @@ Block TrainingPass::Impl::BlockAt(int64_t layer, const PassOptions& o) const {
                         {o.dropout, o.dropout_seed, o.dropout_key});
   block.observer = o.linears;
   block.backward = o.backward;
+  block.times = o.times;
   return block;
 }
 
@@ -151,6 +152,9 @@ kernels::HeadLossResult TrainingPass::Impl::Head(const TokenBatch& batch, const 
   const ModelConfig& c = config();
   const int64_t n = batch.size();
   const ExitHead& head = o.head;
+  const PartTimer timer(o.times, o.backward.mode == kernels::BackwardMode::kExact
+                                     ? plan::KernelKind::kHeadLoss
+                                     : plan::KernelKind::kHeadLossInt8);
   const float* gain = head.norm != nullptr ? head.norm : model.weights().final_norm;
   float* normed = layout.scratch.normed;
   kernels::RmsNormForward(ctx, n, c.hidden, static_cast<float>(c.norm_eps), c.norm_plus_one,

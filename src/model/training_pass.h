@@ -17,6 +17,7 @@
 #include "model/lora.h"
 #include "model/model.h"
 #include "model/parameters.h"
+#include "model/part_times.h"
 
 namespace edgewise {
 struct TokenBatch;  // tensor/token_batch.h
@@ -78,6 +79,7 @@ struct PassOptions {
   // and after each layer; and with (-1, normed hidden) after the final norm.
   std::function<void(int64_t, const float*)> observe;
   LinearObserver* linears = nullptr;  // sees the inputs and output gradients of every linear
+  PartTimes* times = nullptr;         // the parts' seconds are added here
 };
 
 // logits [rows, vocab] = head(norm(hidden [rows, hidden])). Scratch: normed [rows, hidden], xa

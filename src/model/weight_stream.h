@@ -81,6 +81,12 @@ class WeightStream {
   bool CanGather() const;
   Status Gather(std::span<const int32_t> ids, std::byte* out);
   DType embedding_dtype() const;
+  // The form of a packed matrix, from its header in the file (a read of one block). Error: reading
+  // failed; kNotFound: the matrix is dense or not streamed.
+  Result<kernels::PackedFormat> ReadFormat(const WeightId& id) const;
+  int64_t matrix_bytes(const WeightId& id) const;  // 0: not streamed
+  // GB/s at which pieces of the file (about `bytes`, spread over it) are read.
+  Result<double> MeasureRead(int64_t bytes) const;
 
   // Of the units in memory, those being read included.
   int64_t resident_bytes() const;
@@ -120,6 +126,7 @@ class WeightStream {
   int64_t UnitAt(int64_t position) const;
   Status Load(Unit* unit);
   Status Bind(Unit* unit);
+  const StreamedMatrix* FindMatrix(const WeightId& id) const;
 
   StreamOptions options_;
   ModelWeights* weights_ = nullptr;

@@ -14,6 +14,7 @@
 #include "model/save.h"
 #include "model/save_packed.h"
 #include "model/training_pass.h"
+#include "model/workload.h"
 #include "testing/model_support.h"
 #include "testing/tiny_models.h"
 
@@ -96,6 +97,32 @@ class WeightStreamTest : public ::testing::Test {
 
   fs::path dir_;
 };
+
+// What a plan rests on can be said of streamed weights without holding them.
+TEST_F(WeightStreamTest, StepsAreDescribedAlikeStreamedOrNot) {
+  WritePacked(Config(false), true);
+  const auto whole = Model::Load(dir_.string()), streamed = Load(int64_t{4} << 20);
+  ASSERT_TRUE(whole.ok() && streamed.ok());
+  WorkloadOptions o;
+  o.tokens = 64;
+  const auto a = DescribeStep((*whole)->config(), whole->get(), o);
+  const auto b = DescribeStep((*streamed)->config(), streamed->get(), o);
+  ASSERT_TRUE(a.ok() && b.ok());
+  ASSERT_EQ(a->stages.size(), b->stages.size());
+  for (size_t s = 0; s < a->stages.size(); ++s) {
+    const auto &x = a->stages[s].ops, &y = b->stages[s].ops;
+    ASSERT_EQ(x.size(), y.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+      EXPECT_EQ(x[i].bits, y[i].bits) << a->stages[s].name << " " << x[i].name;
+      EXPECT_EQ(x[i].sparsity, y[i].sparsity) << a->stages[s].name << " " << x[i].name;
+      EXPECT_EQ(x[i].weight_bytes, y[i].weight_bytes);
+    }
+  }
+  const auto rate = (*streamed)->stream()->MeasureRead(1 << 20);
+  ASSERT_TRUE(rate.ok()) << rate.status().message();
+  EXPECT_GT(*rate, 0);
+  EXPECT_EQ((*streamed)->stream()->stats().bytes, 0);
+}
 
 struct Bits {
   double loss = 0;

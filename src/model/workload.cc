@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <span>
 
-#include "kernels/packed/packed_matrix.h"
+#include "model/matrix_form.h"
 #include "model/pass_layout.h"
 #include "model/weights.h"
 
@@ -18,114 +21,116 @@ using plan::Stage;
 constexpr int64_t kSharedScratch = int64_t{12} << 20;
 constexpr int64_t kScratchPerThread = int64_t{2} << 20;
 
-// One matrix in the form in which it is held.
-struct Held {
-  int bits = 16;
-  double sparsity = 0;
-  bool blocks = false;
-  int64_t bytes = 0;
-};
-
-Held FromForm(const WeightForm& f, int bits, int64_t rows, int64_t cols, bool sparse) {
-  Held h;
-  h.bits = bits;
-  const double weights = static_cast<double>(rows) * static_cast<double>(cols);
-  if (bits >= 16) {
-    h.bytes = static_cast<int64_t>(weights * bits / 8);
-    return h;
-  }
-  h.sparsity = sparse ? f.sparsity : 0;
-  h.blocks = f.blocks;
-  // Values, a mask bit per weight where zeros lie anywhere, a scale per 128 columns or per row.
-  double bits_each = bits * (1 - h.sparsity);
-  if (h.sparsity > 0 && !f.blocks) bits_each += 1;
-  bits_each += h.sparsity > 0 ? 16.0 / static_cast<double>(cols) : 16.0 / 128;
-  h.bytes = static_cast<int64_t>(weights * bits_each / 8);
-  return h;
-}
-
-Held FromWeights(const kernels::WeightRef& w) {
-  Held h;
-  if (w.packed == nullptr) {
-    h.bits = w.dtype == DType::kF32 ? 32 : 16;
-    h.bytes = w.rows * w.cols * h.bits / 8;
-    return h;
-  }
-  const kernels::PackedFormat& f = w.packed->format();
-  h.bits = f.bits;
-  h.bytes = static_cast<int64_t>(w.packed->bytes().size());
-  const double dense = static_cast<double>(w.rows) * static_cast<double>(w.cols) * f.bits / 8;
-  const auto size = static_cast<double>(h.bytes);
-  h.blocks = f.structure == kernels::Structure::kBlock;
-  if (h.blocks) h.sparsity = std::clamp(1 - size / dense, 0.0, 0.95);
-  if (f.structure == kernels::Structure::kUnstructured) {
-    h.sparsity = std::clamp(1 - (size - dense / f.bits) / dense, 0.0, 0.95);
-  }
-  if (f.structure == kernels::Structure::kNM) h.sparsity = 1.0 - double(f.nm_n) / f.nm_m;
-  return h;
-}
+// Linears that read the same rows.
+constexpr LinearKind kAttentionInputs[] = {LinearKind::kQ, LinearKind::kK, LinearKind::kV};
+constexpr LinearKind kAttentionOutput[] = {LinearKind::kO};
+constexpr LinearKind kMlpInputs[] = {LinearKind::kGate, LinearKind::kUp};
+constexpr LinearKind kMlpOutput[] = {LinearKind::kDown};
 
 class Describer {
  public:
   Describer(const ModelConfig& c, const Model* model, const WorkloadOptions& o)
       : c_(c), model_(model), o_(o) {}
 
+  // The form of every matrix, before anything else. Error: a header that cannot be read.
+  Status ReadForms() {
+    for (int64_t l = 0; l < c_.num_layers(); ++l) {
+      auto& layer = forms_.emplace_back();
+      for (LinearKind kind : kAllLinears) {
+        const LinearShape s = ShapeOf(c_, kind);
+        MatrixForm& form = layer[static_cast<size_t>(kind)];
+        if (model_ == nullptr) {
+          form = FormOfShape(s.out, s.in, Full() ? 32 : o_.form.bits,
+                             o_.form.bits < 16 ? o_.form.sparsity : 0, o_.form.blocks);
+        } else {
+          EW_ASSIGN(form, FormOf(*model_, {WeightRole::kLinear, l, kind}));
+        }
+      }
+    }
+    const int bits = Full() ? 32 : o_.form.bits >= 16 ? o_.form.bits : o_.form.head_bits;
+    head_ = FormOfShape(c_.vocab, c_.hidden, bits, 0, false);
+    if (model_ != nullptr) {
+      EW_ASSIGN(head_, FormOf(*model_, {WeightRole::kHead, -1, LinearKind::kQ}));
+    }
+    return Status::Ok();
+  }
+
+  plan::Workload DescribeForward(LayerRange range) {
+    plan::Workload w;
+    w.tokens = o_.tokens;
+    AddUnits(&w);
+    if (range.begin == 0) w.stages.push_back(Embedding());
+    for (int64_t l = range.begin; l < range.end; ++l) w.stages.push_back(Layer(l, false, false));
+    return w;
+  }
+
   plan::Workload Describe(int64_t begin, int64_t end, int64_t train_from) {
     plan::Workload w;
     w.tokens = o_.tokens;
     w.micro_batches = o_.micro_batches;
     w.recompute = o_.recompute;
-    for (int64_t l = 0; l < c_.num_layers(); ++l) {
-      int64_t bytes = 0;
-      for (LinearKind kind : kAllLinears) bytes += Linear(l, kind).bytes;
-      w.units.push_back({fmt::format("layer {}", l), bytes});
-    }
-    const Held head = Head();
-    if (!c_.tied) w.units.push_back({"embedding", head.bytes});
-    w.units.push_back({c_.tied ? "embedding and head" : "head", head.bytes});
-
+    AddUnits(&w);
     // Adaptive tuning starts from cached states above the embedding.
-    if (begin == 0) {
-      Stage embed;
-      embed.name = "embedding";
-      embed.unit = static_cast<int32_t>(c_.num_layers());
-      embed.ops.push_back(Bytes("gather", 2.0 * static_cast<double>(c_.hidden)));
-      w.stages.push_back(std::move(embed));
-    }
+    if (begin == 0) w.stages.push_back(Embedding());
     for (int64_t l = begin; l < end; ++l) {
       Stage s = Layer(l, l >= train_from, false);
       if (l >= train_from) s.kept_bytes = Kept(l);
       w.stages.push_back(std::move(s));
     }
-    w.stages.push_back(HeadStage(head, static_cast<int32_t>(w.units.size()) - 1));
+    w.stages.push_back(HeadStage(static_cast<int32_t>(w.units.size()) - 1));
+    lowest_ = train_from;
     for (int64_t l = end - 1; l >= train_from; --l) w.stages.push_back(Layer(l, true, true));
     Memory(begin, end, train_from, &w);
     return w;
   }
 
  private:
-  Held Linear(int64_t layer, LinearKind kind) const {
-    const LinearShape s = ShapeOf(c_, kind);
-    if (model_ != nullptr && model_->stream() == nullptr) {
-      return FromWeights(model_->weights().layers[static_cast<size_t>(layer)][kind].weight);
-    }
-    return FromForm(o_.form, Full() ? 32 : o_.form.bits, s.out, s.in, true);
+  const MatrixForm& Linear(int64_t layer, LinearKind kind) const {
+    return forms_[static_cast<size_t>(layer)][static_cast<size_t>(kind)];
   }
-  Held Head() const {
-    if (model_ != nullptr && model_->stream() == nullptr)
-      return FromWeights(model_->weights().head);
-    const int bits = Full() ? 32 : o_.form.bits >= 16 ? o_.form.bits : o_.form.head_bits;
-    return FromForm(o_.form, bits, c_.vocab, c_.hidden, false);
+  // Layers, then the embedding where it is a matrix of its own, then the head.
+  void AddUnits(plan::Workload* w) const {
+    const WeightStream* stream = model_ != nullptr ? model_->stream() : nullptr;
+    for (int64_t l = 0; l < c_.num_layers(); ++l) {
+      int64_t bytes = 0;
+      for (LinearKind kind : kAllLinears) bytes += Linear(l, kind).bytes;
+      if (stream != nullptr) bytes = stream->unit_bytes(stream->layer_unit(l));
+      w->units.push_back({fmt::format("layer {}", l), bytes});
+    }
+    const auto of = [&](int64_t unit) {
+      return stream != nullptr ? stream->unit_bytes(unit) : head_.bytes;
+    };
+    if (!c_.tied) {
+      w->units.push_back({"embedding", of(stream != nullptr ? stream->embedding_unit() : 0)});
+    }
+    w->units.push_back(
+        {c_.tied ? "embedding and head" : "head", of(stream != nullptr ? stream->head_unit() : 0)});
+  }
+  Stage Embedding() const {
+    Stage embed;
+    embed.name = "embedding";
+    // Of a dense one that is streamed, only the rows of the tokens are read.
+    const bool gathered =
+        model_ != nullptr && model_->stream() != nullptr && model_->stream()->CanGather();
+    embed.unit = gathered ? -1 : static_cast<int32_t>(c_.num_layers());
+    embed.ops.push_back(Bytes("gather", KernelKind::kElementwise, c_.hidden));
+    return embed;
   }
   bool Full() const { return o_.method == WorkloadMethod::kFull; }
 
-  // Elementwise work: fp32 values read or written a token.
-  Op Bytes(const char* name, double values) const {
+  // Work on arrays of `width` fp32 values a token, `count` times; `head_dim` of kRotary.
+  Op Bytes(const char* name, KernelKind kind, int64_t width, double count = 1,
+           int64_t head_dim = 0) const {
     Op op;
     op.name = name;
-    op.kind = KernelKind::kElementwise;
+    op.kind = kind;
     op.tokens = o_.tokens;
-    op.gops = values * 4e-9 * static_cast<double>(o_.tokens);
+    op.out = width;
+    op.rank = head_dim;
+    constexpr double kArrays[] = {2, 2, 4, 2, 3, 5};  // kElementwise .. kGateBackward
+    const double arrays =
+        kArrays[static_cast<size_t>(kind) - static_cast<size_t>(KernelKind::kElementwise)];
+    op.gops = count * arrays * 4e-9 * static_cast<double>(o_.tokens * width);
     return op;
   }
 
@@ -141,95 +146,131 @@ class Describer {
     return s;
   }
 
-  Op LinearOp(int64_t l, LinearKind kind, KernelKind what) const {
-    const LinearShape shape = ShapeOf(c_, kind);
-    const Held held = Linear(l, kind);
+  // Linears of one form and input, as one matrix.
+  Op LinearOp(int64_t l, std::span<const LinearKind> kinds, KernelKind what) const {
     Op op;
-    op.name = std::string(LinearName(kind));
     op.kind = what;
     op.tokens = o_.tokens;
-    op.out = shape.out;
-    op.in = shape.in;
-    op.bits = held.bits;
-    op.sparsity = held.sparsity;
-    op.blocks = held.blocks;
-    op.weight_bytes = held.bytes;
-    op.gops = 2e-9 * static_cast<double>(o_.tokens) * static_cast<double>(shape.out) *
-              static_cast<double>(shape.in);
+    for (LinearKind kind : kinds) {
+      const LinearShape shape = ShapeOf(c_, kind);
+      const MatrixForm& form = Linear(l, kind);
+      op.name += (op.name.empty() ? "" : ", ") + std::string(LinearName(kind));
+      op.out += shape.out;
+      op.in = shape.in;
+      op.bits = form.bits;
+      op.sparsity = form.sparsity;
+      op.blocks = form.blocks;
+      op.group = form.group;
+      op.weight_bytes += form.bytes;
+    }
+    op.gops = 2e-9 * static_cast<double>(o_.tokens) * static_cast<double>(op.out) *
+              static_cast<double>(op.in);
     return op;
   }
 
-  Op Lora(LinearKind kind, int products) const {
+  Op Lora(LinearKind kind, KernelKind what) const {
     const LinearShape s = ShapeOf(c_, kind);
     Op op;
     op.name = std::string(LinearName(kind)) + " adapter";
-    op.kind = KernelKind::kLora;
+    op.kind = what;
     op.tokens = o_.tokens;
     op.out = s.out;
     op.in = s.in;
-    // As measured: `products` of the six skinny products of a step, on mean sizes.
-    op.gops = products * 2e-9 * static_cast<double>(o_.tokens * o_.rank) *
-              static_cast<double>(s.in + s.out) / 2;
+    op.rank = o_.rank;
+    // Two skinny products forward, four backward.
+    op.gops = (what == KernelKind::kLora ? 2e-9 : 4e-9) * static_cast<double>(o_.tokens * o_.rank) *
+              static_cast<double>(s.in + s.out);
     return op;
   }
 
-  Op Attention(int64_t l, KernelKind kind, double per_score) const {
+  Op Attention(int64_t l, KernelKind kind) const {
     const int64_t window = c_.layers[static_cast<size_t>(l)].window;
-    const auto n = static_cast<double>(o_.tokens);
-    const double w = window > 0 ? std::min(static_cast<double>(window), n) : n;
     Op op;
     op.name = kind == KernelKind::kAttention ? "attention" : "attention backward";
     op.kind = kind;
-    op.tokens = o_.tokens;
+    op.tokens = o_.document_tokens > 0 ? std::min(o_.document_tokens, o_.tokens) : o_.tokens;
     op.out = c_.q_dim();
     op.in = c_.kv_dim();
-    op.gops = per_score * 1e-9 * (w * w / 2 + (n - w) * w) * static_cast<double>(c_.q_dim());
+    op.rank = c_.head_dim;
+    const auto n = static_cast<double>(op.tokens);
+    const double w = window > 0 ? std::min(static_cast<double>(window), n) : n;
+    const double documents = static_cast<double>(o_.tokens) / n;
+    op.gops = (kind == KernelKind::kAttention ? 4e-9 : 10e-9) * documents *
+              (w * w / 2 + (n - w) * w) * static_cast<double>(c_.q_dim());
     return op;
   }
 
-  void AddForward(int64_t l, bool trained, Stage* s) const {
-    for (LinearKind kind : kAllLinears) {
-      s->ops.push_back(LinearOp(l, kind, KernelKind::kLinearForward));
-      if (trained && !Full()) s->ops.push_back(Lora(kind, 2));
+  // Linears that share their input are one product when their weights have one form.
+  void AddProjections(int64_t l, std::span<const LinearKind> kinds, bool trained, Stage* s) const {
+    const MatrixForm& first = Linear(l, kinds[0]);
+    const bool one = std::all_of(kinds.begin(), kinds.end(), [&](LinearKind kind) {
+      const MatrixForm& f = Linear(l, kind);
+      return f.bits == first.bits && f.blocks == first.blocks && f.group == first.group &&
+             std::abs(f.sparsity - first.sparsity) < 0.02;
+    });
+    for (size_t i = 0; i < kinds.size(); i += one ? kinds.size() : 1) {
+      s->ops.push_back(LinearOp(l, one ? kinds : kinds.subspan(i, 1), KernelKind::kLinearForward));
     }
-    s->ops.push_back(Attention(l, KernelKind::kAttention, 4));
-    // Two norms and two residuals, rotation, the gated unit.
-    s->ops.push_back(Bytes("norms", 10.0 * static_cast<double>(c_.hidden) +
-                                        2.0 * static_cast<double>(c_.q_dim() + c_.kv_dim())));
-    s->ops.push_back(Bytes("gate", 3.0 * static_cast<double>(c_.ffn)));
+    if (!trained || Full()) return;
+    for (LinearKind kind : kinds) s->ops.push_back(Lora(kind, KernelKind::kLora));
+  }
+
+  void AddForward(int64_t l, bool trained, Stage* s) const {
+    AddProjections(l, kAttentionInputs, trained, s);
+    AddProjections(l, kAttentionOutput, trained, s);
+    AddProjections(l, kMlpInputs, trained, s);
+    AddProjections(l, kMlpOutput, trained, s);
+    s->ops.push_back(Attention(l, KernelKind::kAttention));
+    s->ops.push_back(Bytes("norms", KernelKind::kNorm, c_.hidden, 2));
+    s->ops.push_back(
+        Bytes("rotary", KernelKind::kRotary, c_.q_dim() + c_.kv_dim(), 1, c_.head_dim));
+    s->ops.push_back(Bytes("gate", KernelKind::kGate, c_.ffn));
+    s->ops.push_back(Bytes("residuals", KernelKind::kElementwise, c_.hidden, trained ? 2 : 0));
   }
 
   void AddBackward(int64_t l, Stage* s) const {
+    const KernelKind through =
+        o_.integer_backward ? KernelKind::kLinearBackwardInt8 : KernelKind::kLinearBackward;
     for (LinearKind kind : kAllLinears) {
-      s->ops.push_back(LinearOp(l, kind, KernelKind::kLinearBackward));
+      // Below the lowest layer nothing wants a gradient.
+      const bool input = kind == LinearKind::kQ || kind == LinearKind::kK || kind == LinearKind::kV;
+      const LinearKind one[] = {kind};
+      if (!input || l > lowest_ || Full()) s->ops.push_back(LinearOp(l, one, through));
       if (Full()) {
-        s->ops.push_back(LinearOp(l, kind, KernelKind::kWeightGradient));
+        s->ops.push_back(LinearOp(l, one, KernelKind::kWeightGradient));
       } else {
-        s->ops.push_back(Lora(kind, 4));
+        s->ops.push_back(Lora(kind, KernelKind::kLoraBackward));
       }
     }
-    s->ops.push_back(Attention(l, KernelKind::kAttentionBackward, 10));
-    s->ops.push_back(Bytes("norms", 16.0 * static_cast<double>(c_.hidden) +
-                                        2.0 * static_cast<double>(c_.q_dim() + c_.kv_dim())));
-    s->ops.push_back(Bytes("gate", 8.0 * static_cast<double>(c_.ffn)));
+    s->ops.push_back(Attention(l, KernelKind::kAttentionBackward));
+    // What norms and the gated unit gave is computed again.
+    s->ops.push_back(Bytes("norms again", KernelKind::kNorm, c_.hidden, 2));
+    s->ops.push_back(Bytes("norms backward", KernelKind::kNormBackward, c_.hidden, 2));
+    s->ops.push_back(
+        Bytes("rotary", KernelKind::kRotary, c_.q_dim() + c_.kv_dim(), 1, c_.head_dim));
+    s->ops.push_back(Bytes("gate again", KernelKind::kGate, c_.ffn));
+    s->ops.push_back(Bytes("gate backward", KernelKind::kGateBackward, c_.ffn));
   }
 
-  Stage HeadStage(const Held& held, int32_t unit) const {
+  Stage HeadStage(int32_t unit) const {
     Stage s;
     s.name = "head";
     s.unit = unit;
     Op op;
     op.name = "head and loss";
-    op.kind = KernelKind::kHeadLoss;
+    op.kind = o_.integer_backward ? KernelKind::kHeadLossInt8 : KernelKind::kHeadLoss;
     op.tokens = static_cast<int64_t>(o_.supervised * static_cast<double>(o_.tokens));
     op.out = c_.vocab;
     op.in = c_.hidden;
-    op.bits = held.bits;
-    op.weight_bytes = held.bytes;
+    op.bits = head_.bits;
+    op.group = head_.group;
+    op.rank = o_.method == WorkloadMethod::kEdge ? o_.head_rank : 0;
+    op.weight_bytes = head_.bytes;
     op.gops = (Full() ? 6e-9 : 4e-9) * static_cast<double>(op.tokens) *
               static_cast<double>(c_.vocab) * static_cast<double>(c_.hidden);
     s.ops.push_back(op);
-    s.ops.push_back(Bytes("norm", 6.0 * static_cast<double>(c_.hidden)));
+    s.ops.push_back(Bytes("norm", KernelKind::kNorm, c_.hidden));
+    s.ops.push_back(Bytes("norm backward", KernelKind::kNormBackward, c_.hidden));
     return s;
   }
 
@@ -249,13 +290,15 @@ class Describer {
 
   void Memory(int64_t begin, int64_t end, int64_t train_from, plan::Workload* w) const {
     int64_t trained = 0;
-    for (int64_t l = o_.method == WorkloadMethod::kEdge ? 0 : train_from; l < c_.num_layers();
-         ++l) {
+    // A step of an explicit window updates that window; its caller knows the other states.
+    const bool windows = o_.method == WorkloadMethod::kEdge && o_.window.end < 0;
+    for (int64_t l = windows ? 0 : train_from; l < end; ++l) {
       for (LinearKind kind : kAllLinears) {
         const LinearShape s = ShapeOf(c_, kind);
         trained += Full() ? s.in * s.out : o_.rank * (s.in + s.out);
       }
     }
+    trained += o_.method == WorkloadMethod::kEdge ? o_.head_rank * (c_.hidden + c_.vocab) : 0;
     if (Full()) trained = c_.parameter_count();
     // fp32 values (full: they are the weights), gradients, two moments.
     w->state_bytes = trained * 4 * (Full() ? 3 : 4);
@@ -272,13 +315,22 @@ class Describer {
         scratch.high() + shared.high() + kSharedScratch + o_.threads * kScratchPerThread;
     if (o_.method == WorkloadMethod::kEdge) w->scratch_bytes += 2 * o_.tokens * c_.hidden * 4;
     w->runtime_bytes = o_.runtime_bytes;
-    static_cast<void>(end);
   }
 
   const ModelConfig& c_;
   const Model* model_;
   const WorkloadOptions& o_;
+  std::vector<std::array<MatrixForm, kLinearKinds>> forms_;
+  MatrixForm head_;
+  int64_t lowest_ = 0;  // trained layer
 };
+
+Status CheckOptions(const WorkloadOptions& o) {
+  if (o.tokens < 1 || o.micro_batches < 1 || o.rank < 1) {
+    return InvalidArgument("tokens, micro-batches and rank are at least 1");
+  }
+  return Status::Ok();
+}
 
 }  // namespace
 
@@ -292,22 +344,41 @@ Result<WorkloadMethod> ParseWorkloadMethod(std::string_view name) {
 
 Result<plan::Workload> DescribeStep(const ModelConfig& config, const Model* model,
                                     const WorkloadOptions& o) {
-  if (o.tokens < 1 || o.micro_batches < 1 || o.rank < 1) {
-    return InvalidArgument("tokens, micro-batches and rank are at least 1");
-  }
+  EW_RETURN_IF_ERROR(CheckOptions(o));
   const int64_t layers = config.num_layers();
-  int64_t begin = 0, train_from = 0;
+  int64_t begin = 0, end = layers, train_from = 0;
   if (o.method == WorkloadMethod::kLastN) train_from = std::max<int64_t>(0, layers - o.last_layers);
-  if (o.method == WorkloadMethod::kEdge) {
+  if (o.method == WorkloadMethod::kEdge && o.window.end >= 0) {
+    if (o.window.begin < 0 || o.window.begin >= o.window.end || o.window.end > layers) {
+      return InvalidArgument(fmt::format("a window of layers {} .. {}, the model has {}",
+                                         o.window.begin, o.window.end, layers));
+    }
+    train_from = o.window.begin;
+    begin = o.trunk ? 0 : train_from;
+    end = o.window.end;
+  } else if (o.method == WorkloadMethod::kEdge) {
     const int64_t exits = o.exits > 0 ? o.exits : std::min<int64_t>(4, layers);
     if (exits > layers) return InvalidArgument(fmt::format("{} exits of {} layers", exits, layers));
     begin = train_from = (2 * (exits - 1) * layers + exits) / (2 * exits);
   }
   Describer describer(config, model, o);
-  plan::Workload w = describer.Describe(begin, layers, train_from);
+  EW_RETURN_IF_ERROR(describer.ReadForms());
+  plan::Workload w = describer.Describe(begin, end, train_from);
   constexpr const char* kNames[] = {"lora", "last-n", "full", "edge"};
   w.method = kNames[static_cast<int>(o.method)];
   return w;
+}
+
+Result<plan::Workload> DescribeForward(const ModelConfig& config, const Model* model,
+                                       LayerRange range, const WorkloadOptions& o) {
+  EW_RETURN_IF_ERROR(CheckOptions(o));
+  if (range.begin < 0 || range.begin > range.end || range.end > config.num_layers()) {
+    return InvalidArgument(
+        fmt::format("layers {} .. {} of {}", range.begin, range.end, config.num_layers()));
+  }
+  Describer describer(config, model, o);
+  EW_RETURN_IF_ERROR(describer.ReadForms());
+  return describer.DescribeForward(range);
 }
 
 }  // namespace edgewise::model

@@ -3,6 +3,7 @@
 
 #include "base/status.h"
 #include "model/config.h"
+#include "model/lora.h"
 #include "model/model.h"
 #include "plan/workload.h"
 
@@ -21,12 +22,17 @@ struct WeightForm {
 
 struct WorkloadOptions {
   WorkloadMethod method = WorkloadMethod::kLora;
-  int64_t tokens = 512;  // of a micro-batch, one document
+  int64_t tokens = 512;  // of a micro-batch
   int64_t micro_batches = 1;
   int64_t rank = 8;
   int64_t last_layers = 16;
   int64_t exits = 0;  // kEdge: 0 is min(4, layers); the step described is that of the last window
-  double supervised = 1;  // share of the tokens that carry loss
+  LayerRange window = {0, -1};  // kEdge: this window instead (end >= 0)
+  bool trunk = false;           // kEdge: the layers below the window are computed in the step
+  int64_t head_rank = 0;        // kEdge: LoRA on the head
+  bool integer_backward = false;
+  double supervised = 1;        // share of the tokens that carry loss
+  int64_t document_tokens = 0;  // mean length of the documents in a micro-batch; 0: a single one
   bool recompute = false;
   WeightForm form;
   int64_t runtime_bytes = int64_t{24} << 20;
@@ -37,5 +43,9 @@ struct WorkloadOptions {
 // sizes that do not go together.
 Result<plan::Workload> DescribeStep(const ModelConfig& config, const Model* model,
                                     const WorkloadOptions& options);
+// The layers of `range` upwards without adapter, loss or gradient: what makes the states below a
+// window, or validates.
+Result<plan::Workload> DescribeForward(const ModelConfig& config, const Model* model,
+                                       LayerRange range, const WorkloadOptions& options);
 
 }  // namespace edgewise::model

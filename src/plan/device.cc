@@ -11,9 +11,23 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-constexpr std::array<std::string_view, 8> kKindNames = {
-    "linear-forward", "linear-backward",    "weight-gradient", "lora",
-    "attention",      "attention-backward", "head-loss",       "elementwise"};
+constexpr std::array<std::string_view, kKernelKinds> kKindNames = {"linear-forward",
+                                                                   "linear-backward",
+                                                                   "linear-backward-int8",
+                                                                   "weight-gradient",
+                                                                   "lora",
+                                                                   "lora-backward",
+                                                                   "attention",
+                                                                   "attention-backward",
+                                                                   "head-loss",
+                                                                   "head-loss-int8",
+                                                                   "elementwise",
+                                                                   "norm",
+                                                                   "norm-backward",
+                                                                   "rotary",
+                                                                   "gate",
+                                                                   "gate-backward",
+                                                                   "optimizer"};
 
 MemoryLevel LevelFromJson(const json& j, size_t i, Status* status) {
   Fields f(j, fmt::format("levels[{}]", i));
@@ -43,6 +57,7 @@ KernelRate RateFromJson(const json& j, size_t i, Status* status) {
   r.out = f.Count("out");
   r.in = f.Count("in");
   r.gops = f.Number("gops");
+  r.rank = f.Count("rank");
   if (r.gops <= 0) f.Fail("gops", "is missing or 0");
   if (r.sparsity >= 1) f.Fail("sparsity", "is not below 1");
   if (status->ok()) *status = f.status();
@@ -52,6 +67,8 @@ KernelRate RateFromJson(const json& j, size_t i, Status* status) {
 }  // namespace
 
 std::string_view KernelKindName(KernelKind kind) { return kKindNames[static_cast<size_t>(kind)]; }
+
+bool CountsBytes(KernelKind kind) { return kind >= KernelKind::kElementwise; }
 
 const MemoryLevel* Device::Level(std::string_view level) const {
   for (const MemoryLevel& l : levels) {
@@ -127,6 +144,7 @@ ordered_json ToJson(const Device& d) {
                             {"out", k.out},
                             {"in", k.in},
                             {"gops", k.gops}});
+    if (k.rank > 0) j["kernels"].back()["rank"] = k.rank;
   }
   return j;
 }

@@ -25,16 +25,29 @@ struct MemoryLevel {
 
 // The classes of work that a cost model tells apart.
 enum class KernelKind : uint8_t {
-  kLinearForward,   // Y = X W^T, dense or packed W
-  kLinearBackward,  // dX = dY W
-  kWeightGradient,  // dW = dY^T X, fp32
-  kLora,            // the adapter's skinny products, forward and backward
-  kAttention,       // causal, forward
+  kLinearForward,       // Y = X W^T, dense or packed W
+  kLinearBackward,      // dX = dY W, exact
+  kLinearBackwardInt8,  // the same with packed W in integers
+  kWeightGradient,      // dW = dY^T X, fp32
+  kLora,                // the adapter's skinny products, forward
+  kLoraBackward,
+  kAttention,  // causal, forward
   kAttentionBackward,
-  kHeadLoss,     // head, loss and gradient in one pass
-  kElementwise,  // norms, activations, residuals: bytes, not operations
+  kHeadLoss,      // head, loss and gradient in one pass
+  kHeadLossInt8,  // the same with the gradient in integers
+  // The rest is counted in bytes, not operations.
+  kElementwise,  // gated unit, forward and backward, where nothing more exact is known; copies
+  kNorm,
+  kNormBackward,
+  kRotary,
+  kGate,
+  kGateBackward,
+  kOptimizer,
 };
+inline constexpr size_t kKernelKinds = 17;
 std::string_view KernelKindName(KernelKind kind);
+// Work counted in 10^9 bytes instead of operations.
+bool CountsBytes(KernelKind kind);
 
 // How fast a kernel runs on one form of weights. Rates count the operations of the dense product
 // (two per multiply-add): a sparse kernel that leaves work out shows a higher rate.
@@ -45,7 +58,8 @@ struct KernelRate {
   bool blocks = false;      // zeros in whole blocks
   int64_t tokens = 0;       // rows of X
   int64_t out = 0, in = 0;  // of W
-  double gops = 0;          // 10^9 operations a second; kElementwise: 10^9 bytes
+  double gops = 0;          // 10^9 operations a second, or bytes
+  int64_t rank = 0;         // as Op::rank
 };
 
 struct CoreKind {

@@ -20,8 +20,10 @@ struct Op {
   int bits = 32;  // of the weights
   double sparsity = 0;
   bool blocks = false;
-  double gops = 0;  // 10^9 operations of the dense product; kElementwise: 10^9 bytes
+  double gops = 0;  // 10^9 operations of the dense product, or bytes
   int64_t weight_bytes = 0;
+  int64_t rank = 0;  // of an adapter (kHeadLoss: the head's); of a head in kAttention, kRotary
+  int group = -1;    // columns per scale, 0: one per row; -1: unknown
 };
 
 // One layer (or the embedding, or the head) of one micro-batch in one direction: a square of the

@@ -14,11 +14,33 @@ using plan::KernelRate;
 using plan::Op;
 
 constexpr int64_t kFewTokens = 8;
-constexpr int64_t kManyTokens = 32;
+// Sparsities that are taken as the same.
+constexpr double kSameSparsity = 0.02;
 
 bool HasWeights(KernelKind kind) {
   return kind == KernelKind::kLinearForward || kind == KernelKind::kLinearBackward ||
-         kind == KernelKind::kHeadLoss;
+         kind == KernelKind::kLinearBackwardInt8 || kind == KernelKind::kHeadLoss ||
+         kind == KernelKind::kHeadLossInt8;
+}
+
+// What a kind is taken for where the profile does not know it; itself: nothing.
+KernelKind Nearest(KernelKind kind) {
+  switch (kind) {
+    case KernelKind::kLinearBackwardInt8:
+      return KernelKind::kLinearBackward;
+    case KernelKind::kHeadLossInt8:
+      return KernelKind::kHeadLoss;
+    case KernelKind::kLoraBackward:
+      return KernelKind::kLora;
+    case KernelKind::kNorm:
+    case KernelKind::kNormBackward:
+    case KernelKind::kRotary:
+    case KernelKind::kGate:
+    case KernelKind::kGateBackward:
+      return KernelKind::kElementwise;
+    default:
+      return kind;
+  }
 }
 
 double Size(double out, double in) { return std::log(std::max(1.0, out * in)); }
@@ -35,7 +57,9 @@ std::vector<const KernelRate*> Entries(const Device& d, const Op& op, bool spars
     if (op.kind == KernelKind::kLinearForward && (k.tokens <= kFewTokens) != few && k.tokens != 0) {
       continue;
     }
-    const int distance = HasWeights(op.kind) ? std::abs(k.bits - op.bits) : 0;
+    int distance = HasWeights(op.kind) ? std::abs(k.bits - op.bits) : 0;
+    const bool lora = op.kind == KernelKind::kLora || op.kind == KernelKind::kLoraBackward;
+    if (lora) distance = static_cast<int>(std::abs(k.rank - op.rank));
     if (distance < nearest) found.clear();
     if (distance <= nearest) found.push_back(&k);
     nearest = std::min(nearest, distance);
@@ -64,7 +88,59 @@ double SecondsPer(const std::vector<const KernelRate*>& entries, const Op& op) {
 
 }  // namespace
 
-double Rate(const Device& d, const Op& op) {
+double WorkOf(const Op& op) {
+  const auto n = static_cast<double>(op.tokens), out = static_cast<double>(op.out),
+             in = static_cast<double>(op.in), rank = static_cast<double>(op.rank);
+  const double values = 4e-9 * n * out;  // bytes of one array of a value per output
+  switch (op.kind) {
+    case KernelKind::kLora:  // two skinny products
+      return 2e-9 * n * rank * (in + out);
+    case KernelKind::kLoraBackward:  // four
+      return 4e-9 * n * rank * (in + out);
+    case KernelKind::kAttention:  // every token sees half of them on average
+      return 2e-9 * n * n * out;
+    case KernelKind::kAttentionBackward:
+      return 5e-9 * n * n * out;
+    case KernelKind::kHeadLoss:
+    case KernelKind::kHeadLossInt8:  // logits and their gradient
+      return 4e-9 * n * out * in;
+    case KernelKind::kElementwise:
+    case KernelKind::kNorm:
+    case KernelKind::kRotary:
+      return 2 * values;
+    case KernelKind::kGate:
+      return 3 * values;
+    case KernelKind::kNormBackward:
+      return 4 * values;
+    case KernelKind::kGateBackward:
+      return 5 * values;
+    case KernelKind::kOptimizer:
+      return op.gops;
+    default:
+      return 2e-9 * n * out * in;
+  }
+}
+
+const KernelRate* ExactRate(const Device& d, const Op& op) {
+  for (const KernelRate& k : d.kernels) {
+    if (k.kind != op.kind || k.tokens != op.tokens || k.out != op.out || k.in != op.in ||
+        k.rank != op.rank) {
+      continue;
+    }
+    if (HasWeights(op.kind) &&
+        (k.bits != op.bits || std::abs(k.sparsity - op.sparsity) > kSameSparsity ||
+         (op.sparsity > 0 && k.blocks != op.blocks))) {
+      continue;
+    }
+    return &k;
+  }
+  return nullptr;
+}
+
+double Rate(const Device& d, const Op& asked) {
+  if (const KernelRate* exact = ExactRate(d, asked)) return exact->gops;
+  Op op = asked;
+  while (Nearest(op.kind) != op.kind && Entries(d, op, false).empty()) op.kind = Nearest(op.kind);
   const double dense = SecondsPer(Entries(d, op, false), op);
   if (op.sparsity <= 0) return dense > 0 ? 1 / dense : 0;
   const std::vector<const KernelRate*> entries = Entries(d, op, true);
@@ -116,7 +192,7 @@ OpCost CostOf(const Device& d, const Op& op) {
   OpCost cost;
   cost.bound = "compute";
   if (op.gops <= 0) return cost;
-  if (op.kind == KernelKind::kElementwise) {
+  if (plan::CountsBytes(op.kind)) {
     const double rate = Rate(d, op);
     const double gbps = rate > 0 ? rate : d.memory().read_gbps;
     cost.seconds = cost.memory_seconds = op.gops / gbps;

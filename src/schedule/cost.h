@@ -20,8 +20,16 @@ struct OpCost {
   std::string bound;          // "compute" or the level that limits it
 };
 
-// 10^9 operations a second of the kind on such weights: from the nearest entries of the profile,
-// log-linear in the size of the matrix, linear in sparsity for the time. 0: the device cannot.
+// The work of one operation of this kind and size, in the unit of Op::gops (which may stand for
+// several of them).
+double WorkOf(const plan::Op& op);
+
+// The profile's entry for an operation of exactly this form and size, or null.
+const plan::KernelRate* ExactRate(const plan::Device& device, const plan::Op& op);
+
+// 10^9 operations (or bytes) a second of the kind on such weights: that of ExactRate, else from the
+// nearest entries of the profile, log-linear in the size of the matrix, linear in sparsity for the
+// time. Kinds that the profile does not know are taken as the nearest kind it does. 0: none.
 double Rate(const plan::Device& device, const plan::Op& op);
 OpCost CostOf(const plan::Device& device, const plan::Op& op);
 OpCost CostOf(const plan::Device& device, const plan::Stage& stage);

@@ -36,6 +36,7 @@ class Timeline {
   Timeline(const plan::Device& d, const Workload& w, const Choice& c, bool cached) : w_(w), c_(c) {
     const plan::MemoryLevel& disk = d.disk();
     read_ = cached && disk.cached_read_gbps > 0 ? disk.cached_read_gbps : disk.read_gbps;
+    optimizer_gbps_ = d.memory().read_gbps;
     write_ = disk.write_gbps > 0 ? disk.write_gbps : disk.read_gbps;
     for (const plan::Stage& s : w.stages) costs_.push_back(CostOf(d, s));
     last_end_.assign(w.units.size(), 0);
@@ -154,7 +155,7 @@ class Timeline {
     plan->timeline.push_back({stream, begin - origin_, end - origin_, name});
   }
 
-  static constexpr double optimizer_gbps_ = 10;
+  double optimizer_gbps_ = 1;
   const Workload& w_;
   const Choice& c_;
   double read_ = 1, write_ = 1;

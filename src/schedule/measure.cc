@@ -81,6 +81,17 @@ Result<plan::Device> MeasureDevice(ExecContext& ctx, const MeasureOptions& optio
   return d;
 }
 
+plan::Device BareDevice(ExecContext& ctx) {
+  plan::Device d;
+  d.name = ctx.cpu().name;
+  d.isa = std::string(IsaName(ctx.isa()));
+  d.threads = ctx.threads();
+  const Bandwidth ram = MeasureBandwidth(ctx, int64_t{16} << 20);
+  d.levels.push_back({"ram", 0, ram.read_gbps, ram.write_gbps, 0});
+  d.levels.push_back({"disk", 0, ram.read_gbps, ram.write_gbps, 0});
+  return d;
+}
+
 std::string DevicePath(const ExecContext& ctx, std::string_view version) {
   const char* xdg = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");

@@ -1,5 +1,5 @@
-// Measures the machine at hand: what every prediction rests on. Every figure is the best of several
-// short runs, since other work on the machine only ever makes them slower.
+// Measures the machine at hand: what every prediction rests on. Kernels: the median of several
+// runs; bandwidths: the best, since other work only ever makes them slower.
 #pragma once
 
 #include <functional>
@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "exec/context.h"
 #include "plan/device.h"
+#include "plan/workload.h"
 
 namespace edgewise::schedule {
 
@@ -28,6 +29,14 @@ Result<plan::Device> MeasureDevice(ExecContext& ctx, const MeasureOptions& optio
 // Rates of the kernels on all forms of weights at two sizes, for many rows and for one.
 std::vector<plan::KernelRate> MeasureKernels(ExecContext& ctx,
                                              const std::function<void(std::string_view)>& progress);
+// Seconds of one operation: the median of several runs on operands of its own. Error: there is no
+// such operation (sizes, forms).
+Result<double> MeasureOp(ExecContext& ctx, const plan::Op& op);
+// This machine with nothing measured but its RAM, for MeasureMissing to fill.
+plan::Device BareDevice(ExecContext& ctx);
+// Measures the workload's operations that the device's profile does not hold in exactly their form
+// and size, and adds their rates to it: a few seconds for a large model, memory for one operation.
+Status MeasureMissing(ExecContext& ctx, const plan::Workload& workload, plan::Device* device);
 // GB/s at which all threads together read and write arrays of `bytes` each has for itself.
 struct Bandwidth {
   double read_gbps = 0, write_gbps = 0;

@@ -128,6 +128,9 @@ Result<Plan> Search(const plan::Device& device, const DescribeFn& describe,
     const int64_t micro_batches = (o.tokens + tokens - 1) / tokens;
     for (int64_t group : Groups(micro_batches, o.traversal)) {
       for (const bool recompute : {false, true}) {
+        if (recompute ? o.recompute == Recompute::kNever : o.recompute == Recompute::kAlways) {
+          continue;
+        }
         for (const double kept : kSpills) {
           if (kept < 1 && !o.spill) continue;
           Choice c;

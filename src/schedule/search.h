@@ -15,14 +15,17 @@ namespace edgewise::schedule {
 using DescribeFn =
     std::function<Result<plan::Workload>(int64_t tokens, int64_t micro_batches, bool recompute)>;
 
+enum class Recompute { kSearch, kNever, kAlways };
+
 struct SearchOptions {
   int64_t memory_limit = 0;   // bytes; 0: the device's memory
   int64_t tokens = 512;       // of a step, in micro-batches of at most max_tokens
   int64_t max_tokens = 512;   // of a micro-batch as the data gives it
   bool split_batches = true;  // smaller micro-batches may be tried
-  bool spill = false;         // kept activations may go to the disk
-  bool overlap = true;        // reads and writes pass while others compute
-  bool cached_disk = false;   // reads come from the page cache
+  Recompute recompute = Recompute::kSearch;
+  bool spill = false;        // kept activations may go to the disk
+  bool overlap = true;       // reads and writes pass while others compute
+  bool cached_disk = false;  // reads come from the page cache
   // Only this traversal, for comparisons: 0 all, 1 row by row, -1 column by column.
   int traversal = 0;
   uint64_t seed = 1;  // of the annealing over what the grid is too large for

@@ -5,6 +5,7 @@
 
 #include "schedule/check.h"
 #include "schedule/cost.h"
+#include "schedule/measure.h"
 #include "schedule/timeline_svg.h"
 
 namespace edgewise::schedule {
@@ -179,6 +180,54 @@ TEST(Cost, InterpolatesRates) {
   op.sparsity = 0;
   op.tokens = 1;
   EXPECT_DOUBLE_EQ(Rate(d, op), 10);
+}
+
+TEST(Cost, TakesAnEntryOfTheVerySize) {
+  Device d = MakeDevice(100, 1);
+  plan::Op op;
+  op.kind = KernelKind::kLoraBackward;
+  op.tokens = 100;
+  op.out = 300;
+  op.in = 200;
+  op.rank = 4;
+  op.gops = 1;
+  EXPECT_EQ(ExactRate(d, op), nullptr);
+  d.kernels.push_back({KernelKind::kLora, 32, 0, false, 512, 64, 64, 5, 8});
+  EXPECT_DOUBLE_EQ(Rate(d, op), 5);  // the nearest kind that is known
+  d.kernels.push_back({KernelKind::kLoraBackward, 32, 0, false, 100, 300, 200, 7, 4});
+  EXPECT_DOUBLE_EQ(Rate(d, op), 7);
+  op.rank = 5;
+  EXPECT_EQ(ExactRate(d, op), nullptr);
+}
+
+// Every kind of operation can be measured, and is measured once.
+TEST(MeasureMissing, FillsTheProfile) {
+  const auto ctx = ExecContext::Create({.threads = 2, .isa = nullptr});
+  ASSERT_TRUE(ctx.ok());
+  Workload w;
+  plan::Stage stage;
+  for (size_t kind = 0; kind < plan::kKernelKinds; ++kind) {
+    plan::Op op;
+    op.kind = static_cast<KernelKind>(kind);
+    op.tokens = 16;
+    op.out = 64;
+    op.in = 32;
+    op.rank = 16;
+    op.bits = op.kind == KernelKind::kWeightGradient ? 32 : 4;
+    op.gops = 1;
+    stage.ops.push_back(op);
+    stage.ops.push_back(op);
+  }
+  w.stages = {stage};
+  Device d = BareDevice(**ctx);
+  ASSERT_TRUE(MeasureMissing(**ctx, w, &d).ok());
+  // The optimiser's bytes go at the memory's rate.
+  EXPECT_EQ(d.kernels.size(), plan::kKernelKinds - 1);
+  for (const plan::Op& op : stage.ops) {
+    if (op.kind == KernelKind::kOptimizer) continue;
+    ASSERT_NE(ExactRate(d, op), nullptr) << plan::KernelKindName(op.kind);
+    EXPECT_GT(CostOf(d, op).seconds, 0) << plan::KernelKindName(op.kind);
+  }
 }
 
 // Against every tile size, by brute force, for the same cost formula's bounds.

@@ -237,6 +237,7 @@ model::PassOptions EdgeMethod::WindowPass(int exit, bool train) {
   o.recompute = recompute_;
   o.dropout = static_cast<float>(options_.lora.lora_dropout);
   o.head_skip_below = options_.head_skip_below;
+  o.times = options_.times;
   o.backward.mode = options_.backward;
   o.backward.stochastic = options_.backward == kernels::BackwardMode::kInteger;
   o.head.dnorm = GradOf(s, s.norm);

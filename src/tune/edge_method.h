@@ -51,6 +51,7 @@ struct EdgeOptions {
   kernels::BackwardMode backward = kernels::BackwardMode::kExact;
   float head_skip_below = 0;  // kernels::HeadLossArgs::skip_below
   std::string base_name;
+  model::PartTimes* times = nullptr;  // parts of the micro-batches are timed here
 };
 
 class EdgeMethod : public Method {

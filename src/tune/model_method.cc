@@ -97,6 +97,7 @@ model::PassOptions ModelMethod::PassOptions() const {
   o.gradients = &params_->gradients();
   o.recompute = recompute_;
   o.head_skip_below = options_.head_skip_below;
+  o.times = options_.times;
   if (adapter_) o.dropout = static_cast<float>(adapter_->lora_config().lora_dropout);
   return o;
 }

@@ -31,9 +31,10 @@ struct ModelMethodOptions {
   // Leave improbable blocks of the vocabulary out of the head's gradient (0: exact):
   // kernels::HeadLossArgs::skip_below.
   float head_skip_below = 0;
-  DType base_dtype = DType::kF32;  // of the base's matrices, for the record; full is always F32
-  std::string base_name;           // base_model_name_or_path of the PEFT configuration
-  std::string base_directory;      // full: where config.json and tokenizer files are copied from
+  DType base_dtype = DType::kF32;     // of the base's matrices, for the record; full is always F32
+  std::string base_name;              // base_model_name_or_path of the PEFT configuration
+  std::string base_directory;         // full: where config.json and tokenizer files are copied from
+  model::PartTimes* times = nullptr;  // parts of the micro-batches are timed here
 };
 
 // The adapter that these options (kLora or kLastN) train, as it is before the first step.

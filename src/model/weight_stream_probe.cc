@@ -1,0 +1,85 @@
+// What can be said of streamed weights without holding them: their form, and how fast they come.
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "base/checked.h"
+#include "kernels/packed/header.h"
+#include "model/weight_stream.h"
+
+namespace edgewise::model {
+namespace {
+
+constexpr int64_t kBlock = StreamedFile::kAlignment;
+// Buffers of this size and more are mapped, thus aligned to pages.
+constexpr int64_t kSmallestBuffer = int64_t{1} << 20;
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+const StreamedMatrix* WeightStream::FindMatrix(const WeightId& id) const {
+  for (const Unit& unit : units_) {
+    for (const Matrix& m : unit.matrices) {
+      if (m.from.id.role == id.role && m.from.id.layer == id.layer && m.from.id.kind == id.kind) {
+        return &m.from;
+      }
+    }
+  }
+  return nullptr;
+}
+
+int64_t WeightStream::matrix_bytes(const WeightId& id) const {
+  const StreamedMatrix* m = FindMatrix(id);
+  return m != nullptr ? m->bytes : 0;
+}
+
+Result<kernels::PackedFormat> WeightStream::ReadFormat(const WeightId& id) const {
+  const StreamedMatrix* m = FindMatrix(id);
+  if (m == nullptr || !m->packed) return NotFound("the matrix is not packed");
+  for (const auto& file : files_) {
+    if (file->path() != m->path) continue;
+    AlignedBuffer buffer(static_cast<size_t>(kSmallestBuffer));
+    const int64_t begin = m->offset / kBlock * kBlock;
+    const int64_t needed = m->offset + static_cast<int64_t>(sizeof(kernels::PackedHeader)) - begin;
+    EW_RETURN_IF_ERROR(file->Read(begin, RoundUp(needed, kBlock), needed, buffer.as<std::byte>()));
+    kernels::PackedHeader h;
+    std::memcpy(&h, buffer.as<std::byte>() + (m->offset - begin), sizeof h);
+    kernels::PackedFormat f;
+    f.rows = static_cast<int64_t>(h.rows);
+    f.cols = static_cast<int64_t>(h.cols);
+    f.bits = h.bits;
+    f.structure = static_cast<kernels::Structure>(h.structure);
+    f.group = h.group;
+    f.nm_n = h.nm_n;
+    f.nm_m = h.nm_m;
+    f.block_cols = h.block_cols;
+    return f;
+  }
+  return NotFound("the matrix has no file");
+}
+
+Result<double> WeightStream::MeasureRead(int64_t bytes) const {
+  constexpr int64_t kPieceBytes = int64_t{4} << 20;
+  AlignedBuffer buffer(static_cast<size_t>(kPieceBytes));
+  std::vector<const Piece*> pieces;
+  for (const Unit& unit : units_) {
+    for (const Piece& p : unit.pieces) pieces.push_back(&p);
+  }
+  const auto count = static_cast<int64_t>(pieces.size());
+  const int64_t reads = std::clamp<int64_t>(bytes / kPieceBytes, 1, std::max<int64_t>(count, 1));
+  int64_t done = 0;
+  const double start = Now();
+  for (int64_t i = 0; i < reads && count > 0; ++i) {
+    const Piece& p = *pieces[static_cast<size_t>(i * count / reads)];
+    const int64_t length = std::min(kPieceBytes, p.length);
+    EW_RETURN_IF_ERROR(
+        files_[p.file]->Read(p.offset, length, std::min(length, p.needed), buffer.as<std::byte>()));
+    done += length;
+  }
+  return done > 0 ? static_cast<double>(done) * 1e-9 / std::max(Now() - start, 1e-9) : 0;
+}
+
+}  // namespace edgewise::model

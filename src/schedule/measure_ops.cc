@@ -1,0 +1,303 @@
+// How long single operations take: every kind on operands of its own.
+#include <algorithm>
+#include <chrono>
+#include <memory>
+
+#include "base/aligned_buffer.h"
+#include "base/rng.h"
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+#include "kernels/loss.h"
+#include "kernels/packed/random_packed.h"
+#include "schedule/cost.h"
+#include "schedule/measure.h"
+
+namespace edgewise::schedule {
+namespace {
+
+using kernels::WeightRef;
+using plan::KernelKind;
+using plan::Op;
+
+// A head's rate does not depend on how long the vocabulary is beyond this.
+constexpr int64_t kMaxVocabulary = 8192;
+constexpr int kFewestRuns = 3, kMostRuns = 15;
+constexpr double kEnoughSeconds = 0.03;
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Seconds of the median run; the first one, which touches memory, does not count. A median, since a
+// step meets what else the machine does as often as a run does.
+template <typename Fn>
+double Median(Fn fn) {
+  fn();
+  std::vector<double> seconds;
+  double spent = 0;
+  for (int run = 0; run < kMostRuns && (run < kFewestRuns || spent < kEnoughSeconds); ++run) {
+    const double start = Now();
+    fn();
+    seconds.push_back(Now() - start);
+    spent += seconds.back();
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size() / 2),
+                   seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+FloatBuffer RandomFloats(int64_t n, uint64_t seed) {
+  FloatBuffer out(n);
+  constexpr int64_t kDrawn = 1 << 16;
+  Rng rng(seed, RngStream::kTest);
+  for (int64_t i = 0; i < std::min(n, kDrawn); ++i) out[i] = rng.NextFloat() - 0.5f;
+  for (int64_t i = kDrawn; i < n; i += kDrawn) {
+    std::copy_n(out.data(), std::min(kDrawn, n - i), out.data() + i);
+  }
+  return out;
+}
+
+// Rows that are not where the last run left them: in a step other layers' rows lie between.
+class Rows {
+ public:
+  Rows(int64_t n, uint64_t seed) : n_(n), copies_(std::clamp<int64_t>(kRowBytes / (n * 4), 1, 16)) {
+    rows_ = RandomFloats(n * copies_, seed);
+  }
+  float* Next() {
+    at_ = (at_ + 1) % copies_;
+    return rows_.data() + at_ * n_;
+  }
+
+ private:
+  static constexpr int64_t kRowBytes = int64_t{12} << 20;
+  int64_t n_, copies_, at_ = 0;
+  FloatBuffer rows_;
+};
+
+// Random weights in the form of the operation.
+struct Weights {
+  AlignedBuffer dense;
+  std::unique_ptr<kernels::PackedMatrix> packed;
+  WeightRef ref;
+};
+
+Result<Weights> MakeWeights(const Op& op, int64_t rows) {
+  Weights w;
+  if (op.bits >= 16) {
+    const FloatBuffer values = RandomFloats(rows * op.in, 1);
+    const DType dtype = op.bits == 32 ? DType::kF32 : DType::kBF16;
+    w.dense = AlignedBuffer(static_cast<size_t>(rows * op.in) * DTypeBytes(dtype));
+    ConvertFromF32(dtype, values.data(), w.dense.data(), rows * op.in);
+    w.ref = {rows, op.in, dtype, w.dense.data(), op.in, nullptr};
+    return w;
+  }
+  kernels::PackedFormat f;
+  f.rows = rows / kernels::kTileRows * kernels::kTileRows;
+  f.cols = op.in;
+  f.bits = op.bits;
+  f.group = op.group >= 0 ? op.group : op.bits == 8 || op.sparsity > 0 ? 0 : 128;
+  if (op.sparsity > 0) {
+    f.structure = op.blocks ? kernels::Structure::kBlock : kernels::Structure::kUnstructured;
+    if (op.blocks) f.block_cols = 64;
+    f.group = 0;
+  }
+  EW_ASSIGN(kernels::PackedMatrix packed, kernels::RandomPackedMatrix(f, 1, 1 - op.sparsity));
+  w.packed = std::make_unique<kernels::PackedMatrix>(std::move(packed));
+  w.ref = w.packed->Ref();
+  return w;
+}
+
+Result<double> LinearSeconds(ExecContext& ctx, const Op& op) {
+  const int64_t n = op.tokens;
+  Rows x(n * std::max(op.in, op.out), 2), y(n * std::max(op.in, op.out), 3);
+  if (op.kind == KernelKind::kWeightGradient) {
+    FloatBuffer dw = FloatBuffer::Zeros(op.out * op.in);
+    return Median([&] {
+      kernels::LinearBackwardWeight(ctx, n, op.out, op.in, y.Next(), op.out, x.Next(), op.in,
+                                    dw.data(), nullptr);
+    });
+  }
+  EW_ASSIGN(const Weights w, MakeWeights(op, op.out));
+  const int64_t out = w.ref.rows;
+  if (op.kind == KernelKind::kLinearForward) {
+    return Median(
+        [&] { kernels::LinearForward(ctx, n, x.Next(), op.in, w.ref, nullptr, y.Next(), out); });
+  }
+  kernels::LinearBackwardOptions options;
+  if (op.kind == KernelKind::kLinearBackwardInt8) {
+    options.mode = kernels::BackwardMode::kInteger;
+    options.stochastic = true;
+  }
+  return Median([&] {
+    kernels::LinearBackwardInput(ctx, n, x.Next(), out, w.ref, y.Next(), op.in,
+                                 kernels::Accumulate::kOverwrite, options);
+  });
+}
+
+double LoraSeconds(ExecContext& ctx, const Op& op) {
+  const int64_t n = op.tokens, r = std::max<int64_t>(op.rank, 1);
+  const FloatBuffer a = RandomFloats(r * op.in, 2), b = RandomFloats(op.out * r, 3);
+  Rows x(n * op.in, 1), y(n * op.out, 4), xa(n * r, 5);
+  if (op.kind == KernelKind::kLora) {
+    return Median([&] {
+      kernels::LoraForward(ctx, n, op.in, op.out, r, 0.1f, x.Next(), op.in, a.data(), b.data(),
+                           xa.Next(), y.Next(), op.out);
+    });
+  }
+  FloatBuffer da = FloatBuffer::Zeros(r * op.in), db = FloatBuffer::Zeros(op.out * r), dxa(n * r);
+  Rows dx(n * op.in, 6);
+  return Median([&] {
+    kernels::LoraBackward(ctx, n, op.in, op.out, r, 0.1f, x.Next(), op.in, xa.Next(), a.data(),
+                          b.data(), y.Next(), op.out, dxa.data(), da.data(), db.data(), dx.Next(),
+                          op.in);
+  });
+}
+
+double AttentionSeconds(ExecContext& ctx, const Op& op) {
+  const int64_t n = op.tokens, q = op.out, kv = op.in, dim = std::max<int64_t>(op.rank, 1);
+  const kernels::AttentionShape shape{q / dim, kv / dim, dim, 0.125f, 0};
+  const std::vector<int32_t> first(static_cast<size_t>(n), 0);
+  const kernels::AttentionMask mask{first.data(), 0};
+  const FloatBuffer qs = RandomFloats(n * q, 1), ks = RandomFloats(n * kv, 2),
+                    vs = RandomFloats(n * kv, 3);
+  FloatBuffer os(n * q), lse(shape.q_heads * n);
+  const auto forward = [&] {
+    kernels::AttentionForward(ctx, shape, mask, n, qs.data(), q, ks.data(), vs.data(), kv,
+                              os.data(), q, lse.data());
+  };
+  if (op.kind == KernelKind::kAttention) return Median(forward);
+  forward();
+  const FloatBuffer dout = RandomFloats(n * q, 4);
+  FloatBuffer dq(n * q), dk(n * kv), dv(n * kv);
+  return Median([&] {
+    kernels::AttentionBackward(ctx, shape, mask, n, qs.data(), q, ks.data(), vs.data(), kv,
+                               os.data(), dout.data(), q, lse.data(), dq.data(), q, dk.data(),
+                               dv.data(), kv);
+  });
+}
+
+// Of a vocabulary of op.out; only a part of it is measured.
+Result<double> HeadSeconds(ExecContext& ctx, const Op& op) {
+  const int64_t vocab = std::min(op.out, kMaxVocabulary), n = op.tokens, r = op.rank;
+  EW_ASSIGN(const Weights w, MakeWeights(op, vocab));
+  const FloatBuffer x = RandomFloats(n * op.in, 2);
+  FloatBuffer dx(n * op.in);
+  std::vector<int32_t> targets(static_cast<size_t>(n));
+  for (int64_t t = 0; t < n; ++t) {
+    targets[static_cast<size_t>(t)] = static_cast<int32_t>(t * 7 % w.ref.rows);
+  }
+  kernels::HeadLossArgs args;
+  args.tokens = n;
+  args.hidden = x.data();
+  args.head = w.ref;
+  args.targets = targets.data();
+  args.grad_scale = 1.0f / static_cast<float>(n);
+  args.dhidden = dx.data();
+  if (op.kind == KernelKind::kHeadLossInt8) args.backward = kernels::BackwardMode::kInteger;
+  FloatBuffer a, b, da, db;
+  if (r > 0) {
+    a = RandomFloats(r * op.in, 3);
+    b = RandomFloats(w.ref.rows * r, 4);
+    da = FloatBuffer::Zeros(r * op.in);
+    db = FloatBuffer::Zeros(w.ref.rows * r);
+    args.lora_r = r;
+    args.lora_scale = 0.1f;
+    args.lora_a = a.data();
+    args.lora_b = b.data();
+    args.dlora_a = da.data();
+    args.dlora_b = db.data();
+  }
+  const double seconds = Median([&] { kernels::HeadLoss(ctx, args); });
+  return seconds * static_cast<double>(op.out) / static_cast<double>(w.ref.rows);
+}
+
+double ByteSeconds(ExecContext& ctx, const Op& op) {
+  const int64_t n = op.tokens, width = op.out, count = n * width;
+  Rows x(count, 1), y(count, 2);
+  const FloatBuffer gain = RandomFloats(width, 4);
+  switch (op.kind) {
+    case KernelKind::kNorm: {
+      FloatBuffer rstd(n);
+      return Median([&] {
+        kernels::RmsNormForward(ctx, n, width, 1e-5f, false, x.Next(), gain.data(), y.Next(),
+                                rstd.data());
+      });
+    }
+    case KernelKind::kNormBackward: {
+      const FloatBuffer rstd = RandomFloats(n, 5);
+      Rows d(count, 3);
+      return Median([&] {
+        kernels::RmsNormBackward(ctx, n, width, false, x.Next(), gain.data(), rstd.data(), d.Next(),
+                                 y.Next(), true, nullptr);
+      });
+    }
+    case KernelKind::kRotary: {
+      const int64_t dim = std::max<int64_t>(op.rank, 2);
+      std::vector<int32_t> positions(static_cast<size_t>(n));
+      for (int64_t t = 0; t < n; ++t) positions[static_cast<size_t>(t)] = static_cast<int32_t>(t);
+      const FloatBuffer table = RandomFloats(n * dim / 2, 6);
+      return Median([&] {
+        kernels::RopeApply(ctx, n, width / dim, dim, y.Next(), width, positions.data(),
+                           table.data(), table.data(), false);
+      });
+    }
+    case KernelKind::kGate: {
+      Rows u(count, 3);
+      return Median([&] {
+        kernels::GatedForward(ctx, kernels::Activation::kSilu, count, x.Next(), u.Next(), y.Next());
+      });
+    }
+    case KernelKind::kGateBackward: {
+      Rows u(count, 3), d(count, 5), z(count, 6);
+      return Median([&] {
+        kernels::GatedBackward(ctx, kernels::Activation::kSilu, count, x.Next(), u.Next(), d.Next(),
+                               y.Next(), z.Next());
+      });
+    }
+    default:
+      return Median([&] { std::copy_n(x.Next(), count, y.Next()); });
+  }
+}
+
+}  // namespace
+
+Result<double> MeasureOp(ExecContext& ctx, const Op& op) {
+  if (op.tokens < 1 || op.out < 1) return InvalidArgument("an operation of no size");
+  switch (op.kind) {
+    case KernelKind::kLinearForward:
+    case KernelKind::kLinearBackward:
+    case KernelKind::kLinearBackwardInt8:
+    case KernelKind::kWeightGradient:
+      return LinearSeconds(ctx, op);
+    case KernelKind::kLora:
+    case KernelKind::kLoraBackward:
+      return LoraSeconds(ctx, op);
+    case KernelKind::kAttention:
+    case KernelKind::kAttentionBackward:
+      return AttentionSeconds(ctx, op);
+    case KernelKind::kHeadLoss:
+    case KernelKind::kHeadLossInt8:
+      return HeadSeconds(ctx, op);
+    default:
+      return ByteSeconds(ctx, op);
+  }
+}
+
+Status MeasureMissing(ExecContext& ctx, const plan::Workload& workload, plan::Device* device) {
+  for (const plan::Stage& stage : workload.stages) {
+    for (const Op& op : stage.ops) {
+      if (op.gops <= 0 || op.kind == KernelKind::kOptimizer) continue;
+      if (ExactRate(*device, op) != nullptr) continue;
+      Op one = op;
+      // An operation that stands for several of its kind: the work of a single one.
+      one.gops = WorkOf(op);
+      EW_ASSIGN(const double seconds, MeasureOp(ctx, one));
+      device->kernels.push_back({op.kind, op.bits, op.sparsity, op.blocks, op.tokens, op.out, op.in,
+                                 one.gops / std::max(seconds, 1e-9), op.rank});
+    }
+  }
+  return Status::Ok();
+}
+
+}  // namespace edgewise::schedule
