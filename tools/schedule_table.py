@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Predicted against measured time and peak memory of tuning under memory limits.
+"""Predicted against measured step time and peak memory of tuning under memory limits.
 
 Makes a compressed base with random weights for every shape, tunes it for a few steps under every
 limit by LoRA over the whole depth and by adaptive layer tuning, and prints a Markdown table. A run
-that is refused is a row too. Peak memory is what the system reports (VmHWM).
+that is refused is a row too. Peak memory is what the system reports (VmHWM). Rows that are done are
+kept in WORKDIR/rows.jsonl: with --seconds the tool stops between rows and the next call goes on.
 
 usage: schedule_table.py EDGEWISE WORKDIR --tokenizer MODEL [--shapes A,B] [--limits 300MiB,1GiB]
 """
@@ -13,8 +14,19 @@ import json
 import pathlib
 import random
 import subprocess
+import time
 
 WORDS = "the of and a to in is you that it he was for on are as with his they at be this".split()
+# What holds everything, and less and less of it.
+LIMITS = {
+    "smollm2-135m": "512MiB,300MiB,200MiB,160MiB",
+    "qwen2.5-0.5b": "1GiB,700MiB,500MiB,400MiB",
+    "tinyllama-1.1b": "1GiB,700MiB,512MiB,300MiB",
+    "llama-7b": "4GiB,2GiB",
+}
+COLUMNS = ("shape", "limit", "method", "offloaded", "recomputed", "peak MiB predicted", "measured",
+           "error", "step s predicted", "measured", "error", "run s predicted", "measured",
+           "error", "waited s", "read GB")
 
 
 def make_data(path, rows, words):
@@ -32,8 +44,40 @@ def run(command):
         return result.returncode, {"error": {"message": result.stderr[-300:]}}
 
 
-def mib(n):
-    return f"{n / 2**20:.0f}"
+def error(predicted, measured):
+    return f"{100 * (predicted / measured - 1):+.1f}%" if measured > 0 else "-"
+
+
+def row_text(key, code, r):
+    shape, limit, method = key
+    if "peak_rss_bytes" not in r:
+        message = r.get("error", {}).get("message", "")
+        return f"| {shape} | {limit} | {method} | exit {code}: {message} |" + " |" * 12
+    peak, want = r["peak_rss_bytes"], r["predicted_peak_bytes"]
+    step, want_step = r["step_seconds"], r["predicted_step_seconds"]
+    total, want_total = r["seconds"], r["predicted_seconds"]
+    cells = [shape, limit, method, "yes" if r["offloaded"] else "no",
+             "yes" if r["recompute"] else "no", f"{want / 2**20:.0f}", f"{peak / 2**20:.0f}",
+             error(want, peak), f"{want_step:.3f}", f"{step:.3f}", error(want_step, step),
+             f"{want_total:.1f}", f"{total:.1f}", error(want_total, total),
+             f"{r.get('weights_wait_seconds', 0):.2f}",
+             f"{r.get('weights_read_bytes', 0) / 1e9:.2f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def summary(rows):
+    steps, peaks, under = [], [], 0
+    for _, _, r in rows:
+        if "peak_rss_bytes" not in r:
+            continue
+        steps.append(abs(r["predicted_step_seconds"] / r["step_seconds"] - 1))
+        peaks.append(r["predicted_peak_bytes"] / r["peak_rss_bytes"] - 1)
+        under += r["predicted_peak_bytes"] < r["peak_rss_bytes"]
+    if not steps:
+        return "no run fitted"
+    return (f"{len(steps)} runs: {sum(e <= 0.15 for e in steps)} step times within 15% (worst "
+            f"{100 * max(steps):.0f}%), {sum(e <= 0.05 for e in peaks)} peaks within 5% (worst "
+            f"{100 * max(peaks):+.1f}%), {under} peaks below the measured one")
 
 
 def main():
@@ -42,44 +86,58 @@ def main():
     p.add_argument("workdir", type=pathlib.Path)
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--shapes", default="smollm2-135m,qwen2.5-0.5b,tinyllama-1.1b")
-    p.add_argument("--limits", default="2GiB,1GiB,512MiB,300MiB")
+    p.add_argument("--limits", help="of every shape instead of its own four")
     p.add_argument("--methods", default="lora,edge")
     p.add_argument("--bits", default="4")
     p.add_argument("--rank", default="8")
-    p.add_argument("--steps", default="6")
-    p.add_argument("--tokens", type=int, default=512)
+    p.add_argument("--steps", type=int, default=6)
+    p.add_argument("--tokens", type=int, default=256)
+    p.add_argument("--options", default="", help="further options of tune")
     p.add_argument("--weights-io", default="cached")
+    p.add_argument("--seconds", type=float, default=0, help="begin no row after so many; 0: no end")
     args = p.parse_args()
+    start = time.monotonic()
     args.workdir.mkdir(parents=True, exist_ok=True)
     data = args.workdir / "data.jsonl"
-    make_data(data, 8, args.tokens)
-    print("| shape | limit | method | offloaded | recomputed | peak MiB predicted | measured | error"
-          " | seconds predicted | measured | error | wait for weights s | read GB |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    # Two passes, so that adaptive tuning keeps the states below its windows.
+    make_data(data, max(1, args.steps // 2), args.tokens)
+    kept = args.workdir / "rows.jsonl"
+    done = {}
+    for line in kept.read_text().splitlines() if kept.exists() else []:
+        saved = json.loads(line)
+        done[tuple(saved["key"])] = (saved["code"], saved["result"])
+    left = 0
     for shape in args.shapes.split(","):
         base = args.workdir / f"{shape}-{args.bits}"
         if not (base / "packed.safetensors").exists():
             subprocess.run([args.edgewise, "random-base", "--shape", shape, "--bits", args.bits,
                             "--tokenizer", args.tokenizer, "-o", base, "--quiet"], check=True)
-        for limit in args.limits.split(","):
+        for limit in (args.limits or LIMITS[shape]).split(","):
             for method in args.methods.split(","):
-                code, r = run([args.edgewise, "tune", base, "--data", data, "-o",
-                               args.workdir / "run", "--overwrite", "--method", method, "--memory",
-                               limit, "--rank", args.rank, "--max-steps", args.steps,
-                               "--grad-accum", "1", "--batch-size", "1", "--max-seq-len",
-                               str(args.tokens), "--val-fraction", "0", "--no-eval-at-start",
-                               "--weights-io", args.weights_io, "--json", "--quiet"])
-                if "peak_rss_bytes" not in r:
-                    message = r.get("error", {}).get("message", "")
-                    print(f"| {shape} | {limit} | {method} | exit {code}: {message} |" + " |" * 9)
+                key = (shape, limit, method)
+                if key in done:
                     continue
-                peak, want = r["peak_rss_bytes"], r["predicted_peak_bytes"]
-                s, ws = r["seconds"], r["predicted_seconds"]
-                print(f"| {shape} | {limit} | {method} | {'yes' if r['offloaded'] else 'no'} | "
-                      f"{'yes' if r['recompute'] else 'no'} | {mib(want)} | {mib(peak)} | "
-                      f"{100 * (want / peak - 1):+.1f}% | {ws:.1f} | {s:.1f} | "
-                      f"{100 * (ws / s - 1):+.1f}% | {r.get('weights_wait_seconds', 0):.2f} | "
-                      f"{r.get('weights_read_bytes', 0) / 1e9:.2f} |", flush=True)
+                if args.seconds and time.monotonic() - start > args.seconds:
+                    left += 1
+                    continue
+                done[key] = run([args.edgewise, "tune", base, "--data", data, "-o",
+                                 args.workdir / "run", "--overwrite", "--method", method,
+                                 "--memory", limit, "--rank", args.rank, "--max-steps",
+                                 str(args.steps), "--grad-accum", "1", "--batch-size", "1",
+                                 "--max-seq-len", str(args.tokens), "--val-fraction", "0",
+                                 "--no-eval-at-start", "--weights-io", args.weights_io,
+                                 "--json", "--quiet", *args.options.split()])
+                with open(kept, "a") as f:
+                    code, result = done[key]
+                    f.write(json.dumps({"key": key, "code": code, "result": result}) + "\n")
+    rows = [(key, code, r) for key, (code, r) in done.items()]
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("|---" * len(COLUMNS) + "|")
+    for key, code, r in rows:
+        print(row_text(key, code, r))
+    print(f"\n{summary(rows)}")
+    if left:
+        print(f"{left} rows left: call again")
 
 
 if __name__ == "__main__":

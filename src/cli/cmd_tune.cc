@@ -93,28 +93,23 @@ class Tune : public Command {
     method_options.base_dtype = model->weights().embedding.dtype;
 
     TunePlan plan;
-    EW_RETURN_IF_ERROR(Plan(*exec, *model, &method_options, data, asked, &plan));
+    tune::MemoryRequest memory;
+    EW_RETURN_IF_ERROR(Plan(*exec, *model, &method_options, data, asked, &plan, &memory));
+    std::unique_ptr<tune::Method> method;
+    if (flags_.method == "edge") {
+      EW_ASSIGN(auto edge, MakeEdge(inv, *exec, *model, location.path, data, &plan, &memory));
+      EW_RETURN_IF_ERROR(Predict(*exec, *model, memory, data, edge.get(), &plan));
+      method = std::move(edge);
+    } else {
+      EW_RETURN_IF_ERROR(Predict(*exec, *model, memory, data, nullptr, &plan));
+      method_options.recompute = plan.recompute;
+      EW_ASSIGN(method, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
+    }
     if (flags_.dry_run) {
-      std::unique_ptr<tune::Method> probe;
-      if (flags_.method != "edge") {
-        EW_ASSIGN(probe, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
-      }
-      EW_ASSIGN(plan.predicted_seconds,
-                Predict(inv, *exec, *model, location.path, data, plan, probe.get()));
       EW_ASSIGN(const std::vector<data::PreviewSample> samples,
                 data::PreviewDataset(data.train_path, pipeline->masker(),
                                      pipeline->OptionsFor("train"), kPreviewSamples));
       return DryRun(console, plan, data, samples);
-    }
-
-    std::unique_ptr<tune::Method> method;
-    if (flags_.method != "edge") {
-      EW_ASSIGN(method, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
-    }
-    EW_ASSIGN(plan.predicted_seconds,
-              Predict(inv, *exec, *model, location.path, data, plan, method.get()));
-    if (flags_.method == "edge") {
-      EW_ASSIGN(method, MakeEdge(inv, *exec, *model, location.path, data, &plan, /*probe=*/false));
     }
     console.Log(PlanText(plan, data.report));
 
@@ -125,6 +120,10 @@ class Tune : public Command {
     EW_ASSIGN(inputs.base_fingerprint, tune::FingerprintModel(location.path));
     inputs.version = EDGEWISE_VERSION;
     inputs.extra_json = DumpJson(OrderedJson{{"plan", PlanJson(plan)},
+                                             {"prediction",
+                                              {{"peak_bytes", plan.memory.total()},
+                                               {"step_seconds", plan.predicted_step_seconds},
+                                               {"seconds", plan.predicted_seconds}}},
                                              {"machine",
                                               {{"cpu", GetCpuInfo().name},
                                                {"isa", IsaName(exec->isa())},
@@ -200,7 +199,8 @@ class Tune : public Command {
   }
 
   Status Plan(ExecContext& ctx, const model::Model& model, tune::ModelMethodOptions* options,
-              const TuneData& data, int64_t asked, TunePlan* plan) const {
+              const TuneData& data, int64_t asked, TunePlan* plan,
+              tune::MemoryRequest* request_out) const {
     const tune::ModelMethodOptions& method = *options;
     plan->model = flags_.model;
     plan->method = flags_.method;
@@ -217,6 +217,7 @@ class Tune : public Command {
     request.method = method;
     request.max_tokens = data.max_tokens;
     request.runtime_bytes = ReadProcessMemory().rss_bytes;
+    *request_out = request;
     EW_ASSIGN(plan->memory, tune::EstimateMemory(ctx, model, request));
     plan->trainable_parameters = method.kind == tune::MethodKind::kFull
                                      ? plan->base_parameters
@@ -235,17 +236,18 @@ class Tune : public Command {
   }
 
   // Adaptive layer tuning; the plan's memory becomes that of the largest window.
-  Result<std::unique_ptr<tune::Method>> MakeEdge(Invocation& inv, ExecContext& ctx,
-                                                 const model::Model& model,
-                                                 const std::string& model_path,
-                                                 const TuneData& data, TunePlan* plan,
-                                                 bool probe) const {
+  Result<std::unique_ptr<tune::EdgeMethod>> MakeEdge(Invocation& inv, ExecContext& ctx,
+                                                     const model::Model& model,
+                                                     const std::string& model_path,
+                                                     const TuneData& data, TunePlan* plan,
+                                                     tune::MemoryRequest* memory) const {
     EW_ASSIGN(tune::EdgeOptions options, EdgeMethodOptions(flags_, model.config().num_layers()));
     options.total_steps = plan->steps;
     // A run that sees no document twice has nothing to gain from a cache.
     const bool once =
         plan->steps * flags_.grad_accum <= plan->batches_per_epoch && options.exits.exits == 1;
-    if (probe || once) options.trunk.cache_path.clear();
+    cached_ = !options.trunk.cache_path.empty() && !once;
+    if (flags_.dry_run || once) options.trunk.cache_path.clear();
     // The states below a window depend on the base and on how the windows below were tuned.
     EW_ASSIGN(const std::string base, tune::FingerprintModel(model_path));
     const std::string made_by = options.trunk.mode == tune::TrunkMode::kFrozen
@@ -283,12 +285,12 @@ class Tune : public Command {
                     console.Log(fmt::format("states below window {}: {} of {} tokens", p.exit + 1,
                                             p.tokens_done, p.tokens));
                   }));
-    const model::PassMemory need = method->MemoryNeeded();
-    tune::MemoryRequest request;
+    need_ = method->MemoryNeeded();
+    tune::MemoryRequest& request = *memory;
     EW_ASSIGN(request.method, MethodOptions(flags_));
     request.max_tokens = data.max_tokens;
     request.runtime_bytes = plan->memory.runtime;
-    request.pass = &need;
+    request.pass = &need_;
     for (const model::Parameter& p : method->params()) request.trained += p.count;
     plan->trainable_parameters = request.trained;
     plan->recompute = flags_.recompute;
@@ -296,7 +298,7 @@ class Tune : public Command {
       EW_ASSIGN(const tune::MemoryFit fit,
                 tune::FitStreamed(ctx, model, request, plan->memory_limit));
       EW_RETURN_IF_ERROR(Obey(model, fit, plan));
-      return std::unique_ptr<tune::Method>(std::move(method));
+      return method;
     }
     EW_ASSIGN(plan->memory, tune::EstimateMemory(ctx, model, request));
     if (plan->memory_limit > 0 && plan->memory.total() > plan->memory_limit) {
@@ -305,20 +307,63 @@ class Tune : public Command {
                       "windows, shorter rows or --recompute smaller activations",
                       plan->memory.ToString(), FormatBytes(plan->memory_limit)));
     }
-    return std::unique_ptr<tune::Method>(std::move(method));
+    return method;
   }
 
-  // What the run will take: by the first micro-batch. Method edge is tried without its cache, whose
-  // making belongs to the run.
-  Result<double> Predict(Invocation& inv, ExecContext& ctx, const model::Model& model,
-                         const std::string& model_path, const TuneData& data, TunePlan plan,
-                         tune::Method* method) const {
-    PredictRequest request{data, plan.steps, flags_.grad_accum, flags_.seed,
-                           1 + (flags_.no_eval_at_start ? 0 : 1) +
-                               (flags_.eval_every > 0 ? plan.steps / flags_.eval_every : 0)};
-    if (method != nullptr) return PredictSeconds(*method, request);
-    EW_ASSIGN(auto probe, MakeEdge(inv, ctx, model, model_path, data, &plan, /*probe=*/true));
-    return PredictEdgeSeconds(static_cast<tune::EdgeMethod&>(*probe), model.config(), request);
+  // What the run will take, by the cost model; the plan of its steps is searched and checked.
+  Status Predict(ExecContext& ctx, const model::Model& model, const tune::MemoryRequest& memory,
+                 const TuneData& data, tune::EdgeMethod* edge, TunePlan* plan) const {
+    PredictRequest r{data};
+    EW_ASSIGN(r.method, model::ParseWorkloadMethod(flags_.method));
+    r.rank = memory.method.lora.r;
+    r.last_layers = memory.method.last_layers;
+    r.recompute = plan->recompute;
+    r.grad_accum = flags_.grad_accum;
+    r.validations = 1 + (flags_.no_eval_at_start ? 0 : 1) +
+                    (flags_.eval_every > 0 ? plan->steps / flags_.eval_every : 0);
+    r.memory_limit = plan->memory_limit;
+    const auto steps = static_cast<double>(plan->steps);
+    if (edge == nullptr) {
+      r.kinds = {{{0, -1}, false, steps}};
+      // Reading less may be worth computing more.
+      r.may_recompute = model.stream() != nullptr && !flags_.recompute && plan->offloaded;
+    } else {
+      r.head_rank = edge->options().head_lora_rank;
+      r.integer_backward = edge->options().backward == kernels::BackwardMode::kInteger;
+      for (size_t e = 0; e < edge->exits().size(); ++e) {
+        const tune::Exit& exit = edge->exits()[e];
+        double count = steps / static_cast<double>(edge->exits().size());
+        if (edge->options().order != tune::ExitOrder::kAdaptive) {
+          count = 0;
+          for (int64_t s = 0; s < plan->steps; ++s) {
+            count += static_cast<size_t>(edge->ExitAt(s)) == e ? 1 : 0;
+          }
+        }
+        if (count <= 0) continue;
+        r.kinds.push_back({{exit.begin, exit.end}, !cached_, count});
+        if (cached_) r.cached_layers = std::max(r.cached_layers, exit.begin);
+      }
+    }
+    r.memory = [&](bool recompute) {
+      tune::MemoryRequest request = memory;
+      request.method.recompute = recompute;
+      return tune::EstimateMemory(ctx, model, request);
+    };
+    EW_ASSIGN(const RunPrediction p, PredictRun(ctx, model, r));
+    plan->predicted_seconds = p.seconds;
+    plan->predicted_step_seconds = p.step_seconds;
+    plan->candidates = p.plan.candidates;
+    plan->bound = p.plan.streams.load > p.plan.streams.compute ? "disk" : "compute";
+    if (r.may_recompute && p.plan.choice.recompute != plan->recompute) {
+      EW_ASSIGN(tune::MemoryEstimate e, r.memory(p.plan.choice.recompute));
+      const int64_t streamed = model.stream()->total_bytes();
+      e.weights = p.plan.choice.weight_budget + model.weight_bytes() - streamed;
+      EW_RETURN_IF_ERROR(Obey(model,
+                              {e, p.plan.choice.recompute, p.plan.choice.weight_budget,
+                               p.plan.choice.weight_budget < streamed},
+                              plan));
+    }
+    return Status::Ok();
   }
 
   static Status DryRun(Console& console, const TunePlan& plan, const TuneData& data,
@@ -337,6 +382,8 @@ class Tune : public Command {
   }
 
   TuneFlags flags_;
+  mutable model::PassMemory need_;  // of the largest window
+  mutable bool cached_ = false;     // states below windows are kept
 };
 
 }  // namespace

@@ -28,6 +28,8 @@ OrderedJson PlanJson(const TunePlan& plan) {
   OrderedJson json;
   json["predicted_seconds"] = plan.predicted_seconds;
   json["predicted_peak_bytes"] = plan.memory.total();
+  json["predicted_step_seconds"] = plan.predicted_step_seconds;
+  json["bound"] = plan.bound;
   json["model"] = plan.model;
   json["method"] = plan.method;
   json["base_parameters"] = plan.base_parameters;
@@ -52,9 +54,9 @@ std::string PlanText(const TunePlan& plan, const std::string& data_report) {
       FormatCount(static_cast<double>(plan.base_parameters)), data_report, plan.steps,
       plan.batches_per_epoch, plan.batch_tokens);
   std::string predicted =
-      fmt::format("predicted: {}, {}",
+      fmt::format("predicted: {}, {} a step; {}",
                   plan.predicted_seconds > 0 ? FormatSeconds(plan.predicted_seconds) : "no time",
-                  plan.memory.ToString());
+                  FormatSeconds(plan.predicted_step_seconds), plan.memory.ToString());
   if (plan.memory_limit > 0) {
     predicted += fmt::format(" (limit {})", FormatBytes(plan.memory_limit));
   }
@@ -100,6 +102,7 @@ OrderedJson ResultJson(const TunePlan& plan, const tune::TrainResult& result,
   json["steps"] = s.step;
   json["tokens"] = s.tokens;
   json["tokens_per_second"] = result.tokens_per_s;
+  json["step_seconds"] = result.step_seconds;
   json["peak_rss_bytes"] = ReadProcessMemory().peak_rss_bytes;
   json["train_loss"] = s.loss_tokens > 0
                            ? OrderedJson(s.loss_sum / static_cast<double>(s.loss_tokens))
@@ -139,6 +142,8 @@ std::string ResultText(const OrderedJson& result) {
   add("speed", number("tokens_per_second", "{:.0f} tok/s"));
   add("time", FormatSeconds(result.value("seconds", 0.0)) + " (predicted " +
                   FormatSeconds(result.value("predicted_seconds", 0.0)) + ")");
+  add("a step", FormatSeconds(result.value("step_seconds", 0.0)) + " (predicted " +
+                    FormatSeconds(result.value("predicted_step_seconds", 0.0)) + ")");
   add("peak memory", FormatBytes(result.value("peak_rss_bytes", int64_t{0})) + " (predicted " +
                          FormatBytes(result.value("predicted_peak_bytes", int64_t{0})) + ")");
   return table.Render();

@@ -17,7 +17,9 @@ struct TunePlan {
   std::string model, method;
   int64_t base_parameters = 0, trainable_parameters = 0;
   int64_t steps = 0, batches_per_epoch = 0, batch_tokens = 0;
-  double predicted_seconds = 0;
+  double predicted_seconds = 0, predicted_step_seconds = 0;
+  int64_t candidates = 0;  // plans of a step that were compared
+  std::string bound;       // the slowest stream of a step: "compute" or "disk"
   tune::MemoryEstimate memory;
   int64_t memory_limit = 0;  // 0: none known
   bool recompute = false;

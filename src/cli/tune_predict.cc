@@ -1,34 +1,18 @@
 #include "cli/tune_predict.h"
 
 #include <algorithm>
-#include <chrono>
 
-#include "model/flops.h"
+#include "schedule/check.h"
+#include "schedule/cost.h"
+#include "schedule/measure.h"
+#include "schedule/search.h"
+#include "tune/trainer.h"
 
 namespace edgewise::cli {
 namespace {
 
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// Run twice: the second time without first touches of memory.
-Result<double> SecondsOfFirstBatch(tune::Method& method, const PredictRequest& request,
-                                   int64_t* tokens) {
-  EW_ASSIGN(const TokenBatch batch, request.data.train->Get(0, 0));
-  *tokens = batch.size();
-  double seconds = 0;
-  for (int run = 0; run < 2; ++run) {
-    std::vector<int32_t> active;
-    EW_RETURN_IF_ERROR(method.BeginStep(0, &active));
-    const double start = Now();
-    EW_RETURN_IF_ERROR(
-        method.Micro(batch, {.step = 0, .micro = 0, .seed = request.seed, .grad_scale = 1.0})
-            .status());
-    seconds = Now() - start;
-  }
-  return seconds;
-}
+constexpr int64_t kSampledBatches = 32;
+constexpr int64_t kReadSample = int64_t{128} << 20;
 
 double TokensOf(const DatasetSource* source) {
   double tokens = 0;
@@ -37,60 +21,139 @@ double TokensOf(const DatasetSource* source) {
   return tokens;
 }
 
-double TrainedTokens(const PredictRequest& r) {
-  return TokensOf(r.data.train.get()) / static_cast<double>(r.data.train->batches_per_epoch()) *
-         static_cast<double>(r.steps * r.grad_accum);
+model::WorkloadOptions OptionsOf(const PredictRequest& r, const MeanBatch& batch) {
+  model::WorkloadOptions o;
+  o.method = r.method;
+  o.tokens = batch.tokens;
+  o.supervised = batch.supervised;
+  o.document_tokens = batch.document_tokens;
+  o.micro_batches = r.grad_accum;
+  o.rank = r.rank;
+  o.head_rank = r.head_rank;
+  o.last_layers = r.last_layers;
+  o.integer_backward = r.integer_backward;
+  return o;
 }
 
-double ValidatedTokens(const PredictRequest& r) {
-  return TokensOf(r.data.valid.get()) * static_cast<double>(r.validations);
+// The bytes that the run will hold in place of those that the description assumes.
+Status SetMemory(const PredictRequest& r, const model::Model& model, bool recompute,
+                 plan::Workload* w) {
+  EW_ASSIGN(const tune::MemoryEstimate e, r.memory(recompute));
+  const int64_t streamed = model.stream() != nullptr ? model.stream()->total_bytes() : 0;
+  w->state_bytes = e.trainable + e.gradients + e.optimizer;
+  w->scratch_bytes = e.scratch + std::max<int64_t>(0, e.activations - w->kept_bytes());
+  // Norms and biases are always there.
+  w->runtime_bytes = e.runtime + (streamed > 0 ? model.weight_bytes() - streamed : 0);
+  return Status::Ok();
+}
+
+double Forward(const plan::Device& device, const plan::Workload& w) {
+  double seconds = 0;
+  for (const plan::Stage& s : w.stages) {
+    // The head's gradient is the half of it.
+    if (!s.backward) seconds += schedule::CostOf(device, s).seconds * (s.name == "head" ? 0.5 : 1);
+  }
+  return seconds;
+}
+
+Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
+                          const MeanBatch& batch, const StepKind& kind, ExecContext& ctx,
+                          plan::Device* device) {
+  const schedule::DescribeFn describe = [&](int64_t tokens, int64_t micro_batches,
+                                            bool recompute) -> Result<plan::Workload> {
+    model::WorkloadOptions o = OptionsOf(r, batch);
+    o.tokens = tokens;
+    o.micro_batches = micro_batches;
+    o.recompute = recompute;
+    o.window = kind.window;
+    o.trunk = kind.trunk;
+    EW_ASSIGN(plan::Workload w, model::DescribeStep(model.config(), &model, o));
+    EW_RETURN_IF_ERROR(SetMemory(r, model, recompute, &w));
+    EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, device));
+    return w;
+  };
+  schedule::SearchOptions o;
+  o.memory_limit = model.stream() != nullptr ? r.memory_limit : 0;
+  o.max_tokens = batch.tokens;
+  o.tokens = batch.tokens * r.grad_accum;
+  o.split_batches = false;
+  o.traversal = 1;
+  o.recompute = r.may_recompute ? schedule::Recompute::kSearch
+                : r.recompute   ? schedule::Recompute::kAlways
+                                : schedule::Recompute::kNever;
+  EW_ASSIGN(plan::Plan plan, schedule::Search(*device, describe, o));
+  EW_RETURN_IF_ERROR(schedule::CheckPlan(plan));
+  return plan;
 }
 
 }  // namespace
 
-Result<double> PredictSeconds(tune::Method& method, const PredictRequest& request) {
-  int64_t tokens = 0;
-  EW_ASSIGN(const double seconds, SecondsOfFirstBatch(method, request, &tokens));
-  const double per_token = seconds / static_cast<double>(tokens);
-  // Forward alone (validation) is taken as a third of a step.
-  return per_token * (TrainedTokens(request) + ValidatedTokens(request) / 3);
+Result<MeanBatch> MeanBatchOf(DatasetSource& source) {
+  const int64_t batches = source.batches_per_epoch(), sampled = std::min(batches, kSampledBatches);
+  double tokens = 0, supervised = 0, squares = 0;
+  for (int64_t i = 0; i < sampled; ++i) {
+    EW_ASSIGN(const TokenBatch b, source.Get(0, i * batches / sampled));
+    tokens += static_cast<double>(b.size());
+    supervised += static_cast<double>(tune::CountSupervised(b));
+    for (int64_t t = 0, first = 0; t < b.size(); ++t) {
+      const bool last = t + 1 == b.size() ||
+                        b.first_key[static_cast<size_t>(t + 1)] == static_cast<int32_t>(t + 1);
+      if (!last) continue;
+      const auto length = static_cast<double>(t + 1 - first);
+      squares += length * length;
+      first = t + 1;
+    }
+  }
+  MeanBatch mean;
+  tokens = std::max(tokens, 1.0);
+  mean.tokens = std::max<int64_t>(
+      1, static_cast<int64_t>(tokens / static_cast<double>(std::max<int64_t>(sampled, 1)) + 0.5));
+  mean.supervised = supervised / tokens;
+  mean.document_tokens = std::max<int64_t>(1, static_cast<int64_t>(squares / tokens + 0.5));
+  return mean;
 }
 
-Result<double> PredictEdgeSeconds(tune::EdgeMethod& method, const model::ModelConfig& config,
-                                  const PredictRequest& request) {
-  int64_t tokens = 0;
-  EW_ASSIGN(const double seconds, SecondsOfFirstBatch(method, request, &tokens));
-  model::StepWorkOptions work;
-  work.tokens = tokens;
-  work.supervised = tokens;
-  work.lora_rank = method.options().lora.r;
-  const auto window = [&](const tune::Exit& e) {
-    work.run = {e.begin, e.end};
-    work.train_from = e.begin;
-    return model::CountStep(config, work).total();
-  };
-  double windows = 0;
-  int64_t top = 0;
-  for (const tune::Exit& e : method.exits()) {
-    windows += window(e) / static_cast<double>(method.exits().size());
-    top = std::max(top, e.begin);
+Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
+                                 const PredictRequest& r) {
+  EW_ASSIGN(const MeanBatch batch, MeanBatchOf(*r.data.train));
+  plan::Device device = schedule::BareDevice(ctx);
+  if (model.stream() != nullptr) {
+    // Once to fill the page cache where it is used, which the steps will find full.
+    EW_RETURN_IF_ERROR(model.stream()->MeasureRead(kReadSample).status());
+    EW_ASSIGN(const double gbps, model.stream()->MeasureRead(kReadSample));
+    if (gbps > 0) device.levels.back().read_gbps = gbps;
   }
-  const auto trunk = [&](int64_t layers) {
-    work.run = {0, layers};
-    work.train_from = layers;
-    model::StepWorkOptions forward = work;
-    forward.supervised = 0;
-    forward.lora_rank = 0;
-    return layers > 0 ? model::CountStep(config, forward).forward : 0.0;
+  RunPrediction out;
+  double steps = 0, most = 0, forward = 0;
+  for (const StepKind& kind : r.kinds) {
+    EW_ASSIGN(plan::Plan plan, PlanOf(model, r, batch, kind, ctx, &device));
+    out.step_seconds += kind.steps * plan.predicted_seconds;
+    forward += kind.steps * Forward(device, plan.workload);
+    steps += kind.steps;
+    if (kind.steps > most) {
+      most = kind.steps;
+      out.plan = std::move(plan);
+    }
+  }
+  if (steps > 0) {
+    out.step_seconds /= steps;
+    forward /= steps;
+  }
+  const auto per_token = [&](double seconds) {
+    return seconds / static_cast<double>(batch.tokens);
   };
-  const tune::Exit& first = method.exits()[static_cast<size_t>(method.ExitAt(0))];
-  const double per_flop = seconds / (window(first) + trunk(first.begin));
-  const double scale = per_flop / static_cast<double>(tokens);
-  const double trained = TrainedTokens(request);
-  const double documents =
-      std::min(trained, TokensOf(request.data.train.get()) + TokensOf(request.data.valid.get()));
-  return scale *
-         (windows * trained + trunk(top) * documents + windows / 3 * ValidatedTokens(request));
+  out.validation_seconds =
+      per_token(forward) * TokensOf(r.data.valid.get()) * static_cast<double>(r.validations);
+  if (r.cached_layers > 0) {
+    model::WorkloadOptions o = OptionsOf(r, batch);
+    EW_ASSIGN(const plan::Workload trunk,
+              model::DescribeForward(model.config(), &model, {0, r.cached_layers}, o));
+    EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, trunk, &device));
+    out.trunk_seconds = per_token(Forward(device, trunk)) *
+                        (TokensOf(r.data.train.get()) + TokensOf(r.data.valid.get()));
+  }
+  out.seconds = steps * out.step_seconds + out.trunk_seconds + out.validation_seconds;
+  return out;
 }
 
 }  // namespace edgewise::cli

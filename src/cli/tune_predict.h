@@ -1,26 +1,63 @@
-// How long a run will take, by its first micro-batch.
+// What a run will take, before it takes it: the plan of a step by the cost model (schedule/), from
+// operations measured on this machine in the sizes that the run has.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <vector>
 
 #include "cli/tune_data.h"
-#include "tune/edge_method.h"
-#include "tune/method.h"
+#include "exec/context.h"
+#include "model/model.h"
+#include "model/workload.h"
+#include "plan/plan.h"
+#include "tune/memory_estimate.h"
 
 namespace edgewise::cli {
 
-struct PredictRequest {
-  const TuneData& data;
-  int64_t steps = 0, grad_accum = 1;
-  uint64_t seed = 0;
-  int64_t validations = 0;
+// The mean micro-batch of the training data.
+struct MeanBatch {
+  int64_t tokens = 1;
+  double supervised = 1;        // share of the tokens that carry loss
+  int64_t document_tokens = 1;  // of documents, weighted by their tokens
+};
+Result<MeanBatch> MeanBatchOf(DatasetSource& source);
+
+// Steps that train the same layers.
+struct StepKind {
+  model::LayerRange window;  // kEdge: the layers that are trained
+  bool trunk = false;        // kEdge: what lies below is computed in the step
+  double steps = 0;
 };
 
-// A method whose steps all cost the same.
-Result<double> PredictSeconds(tune::Method& method, const PredictRequest& request);
-// Adaptive layer tuning with a cache: the trunk once per document, then windows alone. `method` has
-// no cache, so that one step of it runs both.
-Result<double> PredictEdgeSeconds(tune::EdgeMethod& method, const model::ModelConfig& config,
-                                  const PredictRequest& request);
+struct PredictRequest {
+  const TuneData& data;
+  model::WorkloadMethod method = model::WorkloadMethod::kLora;
+  int64_t rank = 8, head_rank = 0, last_layers = 0;
+  bool integer_backward = false;
+  bool recompute = false;
+  int64_t grad_accum = 1;
+  int64_t validations = 0;
+  std::vector<StepKind> kinds = {};
+  int64_t cached_layers = 0;  // kEdge: below the highest window; computed once for every document
+  int64_t memory_limit = 0;   // 0: none
+  // What a step takes beside the weights, recomputed or not.
+  std::function<Result<tune::MemoryEstimate>(bool recompute)> memory = {};
+  bool may_recompute = false;  // the search may choose it
+};
+
+struct RunPrediction {
+  plan::Plan plan;                // of the kind with the most steps, checked
+  double step_seconds = 0;        // mean over all kinds
+  double trunk_seconds = 0;       // of the states below windows, once a run
+  double validation_seconds = 0;  // all of them
+  double seconds = 0;             // of the run
+};
+
+// Searches each kind's plan among the orders that the executor obeys (micro-batches one after the
+// other, recomputed or not, weights read ahead) and checks it. Takes the time of measuring one
+// layer's operations a few times. Errors: kOutOfMemory; kInternal: a plan that is not sound.
+Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
+                                 const PredictRequest& request);
 
 }  // namespace edgewise::cli

@@ -89,6 +89,10 @@ Status WriteRunFile(Env& env, const std::string& run_dir, const RunDescription& 
   j["best_step"] = s.best_step;
   j["seconds"] = s.seconds;
   j["peak_rss_bytes"] = s.peak_rss_bytes;
+  if (d.step_seconds > 0) {
+    j["measured"] = {
+        {"peak_bytes", s.peak_rss_bytes}, {"step_seconds", d.step_seconds}, {"seconds", s.seconds}};
+  }
   j["exported"] = d.exported;
   j["exported_step"] = d.exported_step;
   if (!d.extra_json.empty()) {

@@ -49,7 +49,8 @@ struct RunDescription {
   RunState state;
   std::string exported;  // "best" or "last"; "" before the end
   int64_t exported_step = -1;
-  std::string extra_json;  // an object of further keys, or ""
+  double step_seconds = 0;  // measured: TrainResult::step_seconds; 0: no step was made
+  std::string extra_json;   // an object of further keys, or ""
 };
 
 Status WriteRunFile(Env& env, const std::string& run_dir, const RunDescription& description);

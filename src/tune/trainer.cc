@@ -90,7 +90,9 @@ Result<Trainer::StepOutcome> Trainer::DoStep(const Window& window) {
   StepOutcome out;
   EW_ASSIGN(out.lr, RateAt(state_.step));
   std::vector<int32_t> active;
+  const double begin = Now();
   EW_RETURN_IF_ERROR(method_.BeginStep(state_.step, &active));
+  begin_seconds_ = Now() - begin;
   MicroContext context{
       .step = state_.step,
       .micro = 0,
@@ -143,6 +145,10 @@ void Trainer::Account(const Window& window, const StepOutcome& outcome, double s
   ++result_.steps_here;
   result_.tokens_here += window.tokens;
   step_seconds_ += seconds;
+  settled_seconds_ += seconds - begin_seconds_;
+  result_.step_seconds =
+      settled_seconds_ / static_cast<double>(std::max<int64_t>(result_.steps_here - 1, 1));
+  if (result_.steps_here == 1) settled_seconds_ = 0;
   const ProcessMemory memory = ReadProcessMemory();
   state_.peak_rss_bytes = std::max(state_.peak_rss_bytes, memory.peak_rss_bytes);
   state_.seconds = seconds_before_ + Elapsed();
@@ -266,6 +272,7 @@ RunDescription Trainer::Describe(const char* status) const {
   d.exported = result_.exported;
   d.exported_step = result_.exported_step;
   d.extra_json = inputs_.extra_json;
+  d.step_seconds = result_.step_seconds;
   return d;
 }
 

@@ -86,7 +86,10 @@ struct TrainResult {
   int64_t steps_here = 0;  // in this process
   int64_t tokens_here = 0;
   double seconds_here = 0;
-  double tokens_per_s = 0;    // of this process, validation and saving not counted
+  double tokens_per_s = 0;  // of this process, validation and saving not counted
+  // Mean of the steps here. Not counted: the first one, which touches memory that is not there yet
+  // (unless it is the only one), and making what a method keeps (states below windows).
+  double step_seconds = 0;
   int64_t resumed_from = -1;  // step
   std::string exported;       // "best" or "last"
   int64_t exported_step = -1;
@@ -152,6 +155,8 @@ class Trainer {
   bool metrics_failed_ = false;
   std::string save_error_;       // why the latest save failed; "" when it did not
   double step_seconds_ = 0;      // of the steps of this process alone
+  double begin_seconds_ = 0;     // of BeginStep in the step under way
+  double settled_seconds_ = 0;   // of what step_seconds in the result counts
   double start_ = 0;             // clock at the start
   double seconds_before_ = 0;    // state_.seconds when this process began
   int64_t first_bad_step_ = -1;  // of the steps in a row that were skipped
