@@ -13,6 +13,7 @@ import argparse
 import json
 import pathlib
 import random
+import resource
 import subprocess
 import time
 
@@ -36,8 +37,20 @@ def make_data(path, rows, words):
             f.write(json.dumps({"text": " ".join(draw.choice(WORDS) for _ in range(words))}) + "\n")
 
 
-def run(command):
-    result = subprocess.run(command, capture_output=True, text=True)
+def to_bytes(text):
+    units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "MB": 10**6, "GB": 10**9}
+    for unit, size in units.items():
+        if text.endswith(unit):
+            return int(float(text[:-len(unit)]) * size)
+    return int(text)
+
+
+def run(command, data_limit=None):
+    def enforce():
+        resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
+
+    result = subprocess.run(command, capture_output=True, text=True,
+                            preexec_fn=enforce if data_limit else None)
     try:
         return result.returncode, json.loads(result.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
@@ -94,13 +107,16 @@ def main():
     p.add_argument("--tokens", type=int, default=256)
     p.add_argument("--options", default="", help="further options of tune")
     p.add_argument("--weights-io", default="cached")
+    p.add_argument("--enforce", action="store_true",
+                   help="run under RLIMIT_DATA of the limit, so that asking for more memory fails")
     p.add_argument("--seconds", type=float, default=0, help="begin no row after so many; 0: no end")
     args = p.parse_args()
     start = time.monotonic()
     args.workdir.mkdir(parents=True, exist_ok=True)
     data = args.workdir / "data.jsonl"
     # Two passes, so that adaptive tuning keeps the states below its windows.
-    make_data(data, max(1, args.steps // 2), args.tokens)
+    # Rows a little shorter than the longest, which are not cut.
+    make_data(data, max(1, args.steps // 2), args.tokens - 8)
     kept = args.workdir / "rows.jsonl"
     done = {}
     for line in kept.read_text().splitlines() if kept.exists() else []:
@@ -121,12 +137,13 @@ def main():
                     left += 1
                     continue
                 done[key] = run([args.edgewise, "tune", base, "--data", data, "-o",
-                                 args.workdir / "run", "--overwrite", "--method", method,
+                                 args.workdir / f"run-{method}", "--overwrite", "--method", method,
                                  "--memory", limit, "--rank", args.rank, "--max-steps",
                                  str(args.steps), "--grad-accum", "1", "--batch-size", "1",
                                  "--max-seq-len", str(args.tokens), "--val-fraction", "0",
                                  "--no-eval-at-start", "--weights-io", args.weights_io,
-                                 "--json", "--quiet", *args.options.split()])
+                                 "--json", "--quiet", *args.options.split()],
+                                to_bytes(limit) if args.enforce else None)
                 with open(kept, "a") as f:
                     code, result = done[key]
                     f.write(json.dumps({"key": key, "code": code, "result": result}) + "\n")

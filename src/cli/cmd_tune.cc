@@ -144,7 +144,8 @@ class Tune : public Command {
     if (status.ok() || trainer.result().state.step > 0) {
       OrderedJson json = ResultJson(plan, trainer.result(), flags_.out);
       if (model->stream() != nullptr) AddStreamStats(*model->stream(), &json);
-      if (status.ok()) {
+      // The directory may hold the exits of an earlier run.
+      if (status.ok() && flags_.method == "edge") {
         EW_ASSIGN(TunedVote vote, FitRunVote(inv, *model, flags_.out, data));
         json["exits"] = std::move(vote.exits);
         json["vote"] = std::move(vote.vote);
@@ -322,6 +323,8 @@ class Tune : public Command {
     r.validations = 1 + (flags_.no_eval_at_start ? 0 : 1) +
                     (flags_.eval_every > 0 ? plan->steps / flags_.eval_every : 0);
     r.memory_limit = plan->memory_limit;
+    // Copying from the page cache keeps one busy, the disk itself little beyond making pages.
+    r.read_processors = flags_.weights_io == "direct" ? 0.25 : 1;
     const auto steps = static_cast<double>(plan->steps);
     if (edge == nullptr) {
       r.kinds = {{{0, -1}, false, steps}};

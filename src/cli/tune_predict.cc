@@ -76,6 +76,7 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
   o.memory_limit = model.stream() != nullptr ? r.memory_limit : 0;
   o.max_tokens = batch.tokens;
   o.tokens = batch.tokens * r.grad_accum;
+  o.read_processors = r.read_processors;
   o.split_batches = false;
   o.traversal = 1;
   o.recompute = r.may_recompute ? schedule::Recompute::kSearch

@@ -39,8 +39,9 @@ struct PredictRequest {
   int64_t grad_accum = 1;
   int64_t validations = 0;
   std::vector<StepKind> kinds = {};
-  int64_t cached_layers = 0;  // kEdge: below the highest window; computed once for every document
-  int64_t memory_limit = 0;   // 0: none
+  int64_t cached_layers = 0;   // kEdge: below the highest window; computed once for every document
+  int64_t memory_limit = 0;    // 0: none
+  double read_processors = 0;  // that reading weights keeps busy
   // What a step takes beside the weights, recomputed or not.
   std::function<Result<tune::MemoryEstimate>(bool recompute)> memory = {};
   bool may_recompute = false;  // the search may choose it

@@ -85,7 +85,7 @@ class WeightStream {
   // failed; kNotFound: the matrix is dense or not streamed.
   Result<kernels::PackedFormat> ReadFormat(const WeightId& id) const;
   int64_t matrix_bytes(const WeightId& id) const;  // 0: not streamed
-  // GB/s at which pieces of the file (about `bytes`, spread over it) are read.
+  // GB/s at which units (about `bytes` of them, spread over the model) are read.
   Result<double> MeasureRead(int64_t bytes) const;
 
   // Of the units in memory, those being read included.

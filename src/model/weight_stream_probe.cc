@@ -62,24 +62,24 @@ Result<kernels::PackedFormat> WeightStream::ReadFormat(const WeightId& id) const
 }
 
 Result<double> WeightStream::MeasureRead(int64_t bytes) const {
-  constexpr int64_t kPieceBytes = int64_t{4} << 20;
-  AlignedBuffer buffer(static_cast<size_t>(kPieceBytes));
-  std::vector<const Piece*> pieces;
-  for (const Unit& unit : units_) {
-    for (const Piece& p : unit.pieces) pieces.push_back(&p);
-  }
-  const auto count = static_cast<int64_t>(pieces.size());
-  const int64_t reads = std::clamp<int64_t>(bytes / kPieceBytes, 1, std::max<int64_t>(count, 1));
+  const auto count = static_cast<int64_t>(units_.size());
   int64_t done = 0;
-  const double start = Now();
-  for (int64_t i = 0; i < reads && count > 0; ++i) {
-    const Piece& p = *pieces[static_cast<size_t>(i * count / reads)];
-    const int64_t length = std::min(kPieceBytes, p.length);
-    EW_RETURN_IF_ERROR(
-        files_[p.file]->Read(p.offset, length, std::min(length, p.needed), buffer.as<std::byte>()));
-    done += length;
+  double seconds = 0;
+  // Units spread over the model: every second one, and from the middle on.
+  for (int64_t i = 0; i < count && done < bytes; ++i) {
+    const Unit& unit = units_[static_cast<size_t>((count / 2 + 2 * i) % count)];
+    if (unit.bytes == 0) continue;
+    const double start = Now();
+    // As when it is loaded: into pages that are not there yet.
+    AlignedBuffer buffer(static_cast<size_t>(unit.bytes));
+    for (const Piece& p : unit.pieces) {
+      EW_RETURN_IF_ERROR(
+          files_[p.file]->Read(p.offset, p.length, p.needed, buffer.as<std::byte>() + p.at));
+    }
+    seconds += Now() - start;
+    done += unit.bytes;
   }
-  return done > 0 ? static_cast<double>(done) * 1e-9 / std::max(Now() - start, 1e-9) : 0;
+  return done > 0 ? static_cast<double>(done) * 1e-9 / std::max(seconds, 1e-9) : 0;
 }
 
 }  // namespace edgewise::model

@@ -33,7 +33,14 @@ std::vector<Visit> Order(const Workload& w, const Choice& c) {
 
 class Timeline {
  public:
-  Timeline(const plan::Device& d, const Workload& w, const Choice& c, bool cached) : w_(w), c_(c) {
+  Timeline(const plan::Device& d, const Workload& w, const Choice& c, const SearchOptions& o)
+      : w_(w), c_(c) {
+    const bool cached = o.cached_disk;
+    if (c.overlap && d.threads > 0) {
+      // The scheduler shares a processor evenly between the reader and a computing thread.
+      read_slower_ = 1 + 0.5 * o.read_processors;
+      compute_loses_ = o.read_processors / d.threads;
+    }
     const plan::MemoryLevel& disk = d.disk();
     read_ = cached && disk.cached_read_gbps > 0 ? disk.cached_read_gbps : disk.read_gbps;
     optimizer_gbps_ = d.memory().read_gbps;
@@ -139,7 +146,11 @@ class Timeline {
       start = std::max(start, last_end_[static_cast<size_t>(u)]);
       v->evict.push_back(u);
     }
-    const double seconds = static_cast<double>(bytes) * 1e-9 / read_;
+    const double alone = static_cast<double>(bytes) * 1e-9 / read_;
+    const double seconds = alone * read_slower_;
+    // What the reader takes of the processors, the computation lacks.
+    now_ += alone * compute_loses_;
+    streams_.compute += alone * compute_loses_;
     resident_[static_cast<size_t>(unit)] = true;
     held_ += bytes;
     v->load.push_back(unit);
@@ -159,6 +170,7 @@ class Timeline {
   const Workload& w_;
   const Choice& c_;
   double read_ = 1, write_ = 1;
+  double read_slower_ = 1, compute_loses_ = 0;
   std::vector<OpCost> costs_;
   std::vector<bool> resident_;
   std::vector<double> last_end_;
@@ -191,7 +203,7 @@ Result<Plan> Evaluate(const plan::Device& device, const Workload& w, const Choic
   }
   p.choice.weight_budget = budget;
   p.predicted_peak_bytes = rest + budget;
-  Timeline(device, w, p.choice, options.cached_disk).Run(&p);
+  Timeline(device, w, p.choice, options).Run(&p);
   const plan::MemoryLevel& disk = device.disk();
   const double read =
       options.cached_disk && disk.cached_read_gbps > 0 ? disk.cached_read_gbps : disk.read_gbps;

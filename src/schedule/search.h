@@ -26,6 +26,8 @@ struct SearchOptions {
   bool spill = false;        // kept activations may go to the disk
   bool overlap = true;       // reads and writes pass while others compute
   bool cached_disk = false;  // reads come from the page cache
+  // Processors that a read keeps busy: it is slower and slows the computation, which has them all.
+  double read_processors = 0;
   // Only this traversal, for comparisons: 0 all, 1 row by row, -1 column by column.
   int traversal = 0;
   uint64_t seed = 1;  // of the annealing over what the grid is too large for

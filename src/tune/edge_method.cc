@@ -367,6 +367,11 @@ model::PassMemory EdgeMethod::MemoryNeeded() {
     const model::PassMemory one = pass_.MemoryNeeded(o);
     most.activations = std::max(most.activations, one.activations);
     most.scratch = std::max(most.scratch, one.scratch);
+    // The layers below it, whose states are made without gradients.
+    model::PassOptions below;
+    below.end = exits_[static_cast<size_t>(e)].begin;
+    below.start_hidden = start_.data();
+    most.scratch = std::max(most.scratch, pass_.MemoryNeeded(below).scratch);
   }
   // Start states here and in the trunk.
   most.scratch += 2 * start_.size() * static_cast<int64_t>(sizeof(float));
