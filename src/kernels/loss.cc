@@ -5,6 +5,7 @@
 #include "kernels/loss.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -65,6 +66,8 @@ class HeadLossRun {
       Chunk(begin, std::min(max_chunk, labelled - begin));
     }
     FinishLora();
+    result_.dhidden_blocks = dhidden_blocks_;
+    result_.dhead_blocks = dhead_blocks_;
     return result_;
   }
 
@@ -103,6 +106,7 @@ class HeadLossRun {
     rounded_ = QuantizedRows::At(plan, o_ + o_floats);
     PackHidden();
     FirstSweep();
+    FindLimits();
     DeferredSweep();
     FinishRows();
     if (want_dhead_) SecondSweep();
@@ -149,7 +153,9 @@ class HeadLossRun {
     }
     const int64_t tiles = CeilDiv(vocab_, kHeadTile);
     deferred_ = pack_late_ && want_dx_ ? std::min(kDeferredTiles, CeilDiv(tiles, 8)) : 0;
-    largest_.resize(static_cast<size_t>(deferred_ * n_));
+    tracked_ = pack_late_ && want_dhead_ ? tiles : deferred_;
+    largest_.resize(static_cast<size_t>(tracked_ * n_));
+    result_.blocks += tiles * CeilDiv(n_, group_);
     std::vector<int64_t> all(static_cast<size_t>(tiles));
     for (int64_t i = 0; i < tiles; ++i) all[static_cast<size_t>(i)] = i;
     Sweep(all, [&](int64_t row, Tile& tile, float* z) { Block(row, tile, z); });
@@ -180,13 +186,31 @@ class HeadLossRun {
     });
   }
 
-  // Whether a probability of the group at `row` in a deferred tile reaches the limit.
+  // The logit of each row whose probability is skip_below.
+  void FindLimits() {
+    if (tracked_ == 0) return;
+    limits_.resize(static_cast<size_t>(n_));
+    for (int64_t i = 0; i < n_; ++i) {
+      const LogitsRow& s = state_[static_cast<size_t>(i)];
+      limits_[static_cast<size_t>(i)] =
+          static_cast<float>(static_cast<double>(s.max) + std::log(s.sum * a_.skip_below));
+    }
+  }
+
+  // Whether a probability of the group at `row` in a tracked tile reaches the limit.
   bool Matters(int64_t tile, int64_t row) const {
     const int64_t end = std::min(row + group_, n_);
+    const float* largest = largest_.data() + tile * n_;
     for (int64_t i = row; i < end; ++i) {
-      const LogitsRow& s = state_[static_cast<size_t>(i)];
-      const float top = largest_[static_cast<size_t>(tile * n_ + i)];
-      if (!(std::exp(top - s.max) / s.sum < a_.skip_below)) return true;
+      if (!(largest[i] < limits_[static_cast<size_t>(i)])) return true;
+    }
+    return false;
+  }
+
+  bool HoldsTarget(int64_t first, int64_t columns, int64_t row) const {
+    const int64_t end = std::min(row + group_, n_);
+    for (int64_t i = row; i < end; ++i) {
+      if (Target(i) >= first && Target(i) < first + columns) return true;
     }
     return false;
   }
@@ -243,7 +267,8 @@ class HeadLossRun {
     const int64_t rows = std::min(group_, n_ - row);
     float* correction = z + group_ * kHeadTile;
     const bool put_off = tile.index < deferred_;
-    float* largest = put_off ? largest_.data() + tile.index * n_ + row : correction + group_;
+    float* largest =
+        tile.index < tracked_ ? largest_.data() + tile.index * n_ + row : correction + group_;
     packer_.Logits(row, rows, padded_, x_, rounded_, tile.columns, tile.logits, z, kHeadTile);
     const float bound =
         t_.logits_step(rows, tile.columns, z, kHeadTile, a_.softcap, tile.first,
@@ -265,6 +290,7 @@ class HeadLossRun {
       tile.gradient = gradient;
     }
     packer_.AddGradient(rows, tile.columns, z, kHeadTile, tile.gradient, DxRow(row), DxbRow(row));
+    dhidden_blocks_.fetch_add(1, std::memory_order_relaxed);
   }
 
   // Losses, and gradients of the hidden rows: scale (o / sum - slope W_target).
@@ -312,7 +338,8 @@ class HeadLossRun {
   }
 
   // dhead += dz^T hidden, dlora_b += dz^T (lora_scale hidden A^T): logits once more, now tile by
-  // tile, so that every row of the head belongs to one task.
+  // tile, so that every row of the head belongs to one task. Blocks that the first sweep found to
+  // be negligible, and without a target, are not computed again.
   void SecondSweep() {
     const int64_t z_floats = n_ * kHeadTile, w_floats = packer_.logits_floats();
     const int64_t x_floats = RoundUp(h_ + r_, t_.nr) * group_;
@@ -325,16 +352,19 @@ class HeadLossRun {
       float* gathered = x + x_floats;
       float* pack_scratch = gathered + group_ * (h_ + r_);
       const int64_t first = tile * kHeadTile, columns = std::min(kHeadTile, vocab_ - first);
-      packer_.PackLogits(first, columns, pack_scratch, w);
+      bool packed = false;
       for (int64_t row = 0; row < n_; row += group_) {
+        if (pack_late_ && !Matters(tile, row) && !HoldsTarget(first, columns, row)) continue;
+        if (!packed) packer_.PackLogits(first, columns, pack_scratch, w);
+        packed = true;
+        dhead_blocks_.fetch_add(1, std::memory_order_relaxed);
         const int64_t rows = std::min(group_, n_ - row);
         packer_.Logits(row, rows, padded_, x_, rounded_, columns, w, z, kHeadTile);
         t_.logits_vjp(rows, columns, z, kHeadTile, a_.softcap, first, targets_.data() + row,
                       state_.data() + row, scale_.data() + row);
-        if (NothingToAdd(row, rows, columns, z)) continue;
         for (int64_t i = 0; i < rows; ++i) {
           const int64_t token = rows_[static_cast<size_t>(begin_ + row + i)];
-          std::copy_n(a_.hidden + token * h_, h_, gathered + i * h_);
+          if (a_.dhead != nullptr) std::copy_n(a_.hidden + token * h_, h_, gathered + i * h_);
           if (r_ > 0) std::copy_n(ha_.data() + token * r_, r_, gathered + rows * h_ + i * r_);
         }
         if (a_.dhead != nullptr) {
@@ -349,18 +379,6 @@ class HeadLossRun {
         }
       }
     });
-  }
-
-  // Every probability of the block is below the limit and no entry of it is a target.
-  bool NothingToAdd(int64_t row, int64_t rows, int64_t columns, const float* z) const {
-    if (a_.skip_below <= 0) return false;
-    for (int64_t i = 0; i < rows; ++i) {
-      const float limit = a_.skip_below * std::fabs(scale_[static_cast<size_t>(row + i)]);
-      for (int64_t j = 0; j < columns; ++j) {
-        if (!(std::fabs(z[i * kHeadTile + j]) < limit)) return false;
-      }
-    }
-    return true;
   }
 
   // dhidden += lora_scale dxb A; dlora_a += lora_scale dxb^T hidden.
@@ -396,7 +414,10 @@ class HeadLossRun {
   std::vector<int32_t> targets_;
   std::vector<float> scale_;
   int64_t deferred_ = 0;        // tiles
-  std::vector<float> largest_;  // [deferred, rows] logits
+  int64_t tracked_ = 0;         // tiles whose largest logits are kept: deferred ones, or all
+  std::vector<float> largest_;  // [tracked, rows] logits
+  std::vector<float> limits_;   // of the rows: logits below are negligible
+  std::atomic<int64_t> dhidden_blocks_{0}, dhead_blocks_{0};
 };
 
 }  // namespace

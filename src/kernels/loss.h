@@ -45,6 +45,9 @@ struct HeadLossResult {
   double weight_sum = 0;
   int64_t labelled = 0;
   int64_t correct = 0;  // rows whose most likely token is the target
+  // Of all blocks (a group of rows by 128 vocabulary entries): those in the gradient of the hidden
+  // states, and those in the gradients of the head.
+  int64_t blocks = 0, dhidden_blocks = 0, dhead_blocks = 0;
 };
 
 HeadLossResult HeadLoss(ExecContext& ctx, const HeadLossArgs& args);
