@@ -1,4 +1,4 @@
-// edgewise export RUN --to peft|hf -o DIR
+// edgewise export RUN --to peft|hf|gguf -o OUT
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -8,6 +8,7 @@
 #include "formats/hf_dir.h"
 #include "infer/dense_export.h"
 #include "infer/export_exit.h"
+#include "infer/export_gguf.h"
 #include "io/env.h"
 #include "io/json.h"
 #include "model/exit_set.h"
@@ -23,11 +24,17 @@ class Export : public Command {
 
   void Declare(CLI::App& app) override {
     app.add_option("run", run_, "Run of 'edgewise tune', PEFT adapter, packed base or GGUF file");
-    app.add_option("--to", to_, "peft: an adapter directory; hf: a whole model directory")
-        ->check(CLI::IsMember({"peft", "hf"}));
-    app.add_option("-o,--output", out_, "Directory to write");
+    app.add_option(
+           "--to", to_,
+           "peft: an adapter directory; hf: a whole model directory; gguf: a whole model in "
+           "a file for llama.cpp")
+        ->check(CLI::IsMember({"peft", "hf", "gguf"}));
+    app.add_option("-o,--output", out_, "Directory (gguf: file) to write");
     app.add_option("--base,--model", base_, "The base model (default: the one the run names)");
     app.add_option("--dtype", dtype_, "hf: type of the matrices: as-stored, fp32, bf16, fp16")
+        ->capture_default_str();
+    app.add_option("--gguf-type", gguf_type_, "gguf: type of the matrices")
+        ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0"}))
         ->capture_default_str();
     app.add_option("--exit", exit_,
                    "Of a run with exits: which one, from 0 (default: the deepest)");
@@ -36,12 +43,61 @@ class Export : public Command {
 
   Status Run(Invocation& inv) override {
     if (run_.empty()) return InvalidArgument("no RUN is named");
-    if (to_.empty()) return InvalidArgument("no format is named (--to peft or --to hf)");
-    if (out_.empty()) return InvalidArgument("no output directory is named (-o)");
-    Env& env = PosixEnv();
-    if (env.Exists(out_) && !overwrite_) {
-      return InvalidArgument(out_ + " exists already; choose another directory or --overwrite");
+    if (to_.empty()) return InvalidArgument("no format is named (--to peft, hf or gguf)");
+    if (out_.empty()) return InvalidArgument("nothing to write is named (-o)");
+    if (PosixEnv().Exists(out_) && !overwrite_) {
+      return InvalidArgument(out_ + " exists already; choose another name or --overwrite");
     }
+    return to_ == "gguf" ? ExportFile(inv) : ExportDirectory(inv);
+  }
+
+ private:
+  // By way of a directory with the merged model in floats, unless that is what is given.
+  Status ExportFile(Invocation& inv) {
+    EW_ASSIGN(const formats::GgmlType type, infer::ParseGgufType(gguf_type_));
+    EW_ASSIGN(ExecContext * exec, inv.Exec());
+    Env& env = PosixEnv();
+    const std::string file = out_;
+    std::string directory = run_;
+    const bool tuned =
+        model::ExitSet::Exists(run_) || env.Exists(JoinPath(run_, "adapter_config.json"));
+    bool made = tuned;
+    if (!tuned) {
+      EW_ASSIGN(const formats::ModelLocation location, formats::ResolveModel(run_));
+      directory = location.path;
+      made = infer::NeedsDenseExport(location);
+    }
+    if (made) {
+      directory = out_ + ".directory";
+      EW_RETURN_IF_ERROR(env.RemoveAll(directory));
+      to_ = "hf";
+      out_ = directory;
+      dtype_ = "fp32";
+    }
+    Status status = made ? ExportDirectory(inv) : Status::Ok();
+    infer::GgufReport report;
+    if (status.ok()) {
+      Result<infer::GgufReport> written =
+          infer::ExportGguf(*exec, directory, type, file, overwrite_);
+      status = written.status();
+      if (written.ok()) report = *written;
+    }
+    if (made) EW_RETURN_IF_ERROR(env.RemoveAll(directory));
+    EW_RETURN_IF_ERROR(status);
+    OrderedJson json;
+    json["output"] = file;
+    json["format"] = "gguf";
+    json["type"] = gguf_type_;
+    json["tensors"] = report.tensors;
+    json["bytes"] = report.bytes;
+    json["logit_error"] = report.error;
+    if (report.max_error > 0) json["max_logit_error"] = report.max_error;
+    inv.console().SetResult(std::move(json));
+    return Status::Ok();
+  }
+
+  Status ExportDirectory(Invocation& inv) {
+    Env& env = PosixEnv();
     if (model::ExitSet::Exists(run_)) return ExportExit(inv);
     const bool adapter = env.Exists(JoinPath(run_, "adapter_config.json"));
     if (!adapter && !env.Exists(JoinPath(run_, "config.json")) && !run_.ends_with(".gguf")) {
@@ -59,7 +115,6 @@ class Export : public Command {
     return to_ == "peft" ? ExportPeft(inv, base, base_name) : ExportMerged(inv, base);
   }
 
- private:
   // --base, else what edgewise.json or the adapter's configuration names.
   Result<std::string> BaseName() const {
     if (!base_.empty()) return base_;
@@ -195,7 +250,7 @@ class Export : public Command {
   }
 
   int exit_ = -1;
-  std::string run_, to_, out_, base_, dtype_ = "as-stored";
+  std::string run_, to_, out_, base_, dtype_ = "as-stored", gguf_type_ = "f16";
   bool overwrite_ = false;
 };
 

@@ -7,9 +7,9 @@
 #include <cstring>
 #include <set>
 
-#include "base/rng.h"
 #include "formats/peft.h"
 #include "infer/dense_export.h"
+#include "infer/logit_error.h"
 #include "io/env.h"
 #include "io/json.h"
 #include "model/decoder.h"
@@ -19,9 +19,6 @@
 
 namespace edgewise::infer {
 namespace {
-
-// Tokens of the comparison; every position's logits are compared.
-constexpr int kProbeTokens = 24;
 
 // The exit's LoRA on the head, as a slot of a linear.
 model::LoraSlot HeadSlot(const model::TunedExit& exit, const model::ModelConfig& c) {
@@ -57,7 +54,7 @@ formats::TensorProducer Floats(const FloatBuffer& values, DType dtype) {
   };
 }
 
-// max |difference| / max |logit| over the positions of a fixed random text.
+// Of the tuned exit against the written model.
 Result<double> ExitLogitError(ExecContext& ctx, const model::Model& base,
                               const model::ExitSet& exits, int k, const model::Model& merged) {
   model::DecoderOptions options;
@@ -65,22 +62,13 @@ Result<double> ExitLogitError(ExecContext& ctx, const model::Model& base,
   EW_ASSIGN(auto left, model::ForkedDecoder::Create(ctx, base, exits, options));
   EW_ASSIGN(auto right, model::Decoder::Create(ctx, merged, options));
   const auto vocab = static_cast<size_t>(base.config().vocab);
-  Rng rng(0, RngStream::kCalibration);
-  double difference = 0, size = 0;
-  for (int64_t i = 0; i < options.max_context; ++i) {
-    const auto token = static_cast<int32_t>(rng.NextBelow(vocab));
-    EW_ASSIGN(const std::span<const float> all, left->Step(token));
-    const auto want = all.subspan(static_cast<size_t>(k) * vocab, vocab);
-    EW_ASSIGN(const std::span<const float> got, right->Step(token));
-    for (size_t v = 0; v < vocab; ++v) {
-      if (!std::isfinite(want[v]) || !std::isfinite(got[v])) {
-        return BadInput("the exported or the tuned model's logits are not numbers");
-      }
-      difference = std::max(difference, std::fabs(static_cast<double>(want[v]) - got[v]));
-      size = std::max(size, std::fabs(static_cast<double>(want[v])));
-    }
-  }
-  return size > 0 ? difference / size : difference;
+  return LogitError(
+      base.config().vocab, options.max_context,
+      [&](int32_t token) -> Result<std::span<const float>> {
+        EW_ASSIGN(const std::span<const float> all, left->Step(token));
+        return all.subspan(static_cast<size_t>(k) * vocab, vocab);
+      },
+      [&](int32_t token) { return right->Step(token); });
 }
 
 // Removes what was written unless it was right.

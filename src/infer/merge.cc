@@ -7,8 +7,8 @@
 #include <map>
 #include <set>
 
-#include "base/rng.h"
 #include "infer/dense_export.h"
+#include "infer/logit_error.h"
 #include "io/env.h"
 #include "io/json.h"
 #include "model/decoder.h"
@@ -17,9 +17,6 @@
 
 namespace edgewise::infer {
 namespace {
-
-// Tokens of the comparison; every position's logits are compared.
-constexpr int kProbeTokens = 24;
 
 // One matrix of the base plus scale B A, handed over in blocks of rows.
 formats::TensorProducer MergedMatrix(HostTensor base, const model::LoraSlot* slot, DType dtype) {
@@ -50,30 +47,16 @@ formats::TensorProducer MergedMatrix(HostTensor base, const model::LoraSlot* slo
   };
 }
 
-// max |difference| / max |logit| over the positions of a fixed random text.
-Result<double> LogitError(ExecContext& ctx, const model::Model& base,
+// Of base and adapter against the merged model.
+Result<double> MergeError(ExecContext& ctx, const model::Model& base,
                           const model::LoraAdapter& adapter, const model::Model& merged) {
   model::DecoderOptions options;
   options.max_context = std::min<int64_t>(kProbeTokens, base.config().max_positions);
   EW_ASSIGN(auto left, model::Decoder::Create(ctx, base, options, &adapter));
   EW_ASSIGN(auto right, model::Decoder::Create(ctx, merged, options));
-  Rng rng(0, RngStream::kCalibration);
-  double difference = 0, size = 0;
-  for (int64_t i = 0; i < options.max_context; ++i) {
-    const auto token =
-        static_cast<int32_t>(rng.NextBelow(static_cast<uint64_t>(base.config().vocab)));
-    EW_ASSIGN(const std::span<const float> want, left->Step(token));
-    EW_ASSIGN(const std::span<const float> got, right->Step(token));
-    for (size_t v = 0; v < want.size(); ++v) {
-      // A NaN must not pass as "no difference".
-      if (!std::isfinite(want[v]) || !std::isfinite(got[v])) {
-        return BadInput("the merged or the adapted model's logits are not numbers");
-      }
-      difference = std::max(difference, std::fabs(static_cast<double>(want[v]) - got[v]));
-      size = std::max(size, std::fabs(static_cast<double>(want[v])));
-    }
-  }
-  return size > 0 ? difference / size : difference;
+  return LogitError(
+      base.config().vocab, options.max_context, [&](int32_t t) { return left->Step(t); },
+      [&](int32_t t) { return right->Step(t); });
 }
 
 // Removes what was written unless the merge succeeded.
@@ -204,7 +187,7 @@ Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLoc
   EW_RETURN_IF_ERROR(writer.Write(env, temporary));
 
   EW_ASSIGN(const auto merged, model::Model::Load(temporary));
-  EW_ASSIGN(report.error, LogitError(ctx, *model, adapter, *merged));
+  EW_ASSIGN(report.error, MergeError(ctx, *model, adapter, *merged));
   report.max_error = options.max_error >= 0 ? options.max_error : m.limit;
   for (const std::string& d : m.dtypes) report.dtype += (report.dtype.empty() ? "" : "/") + d;
   if (report.error > report.max_error) {

@@ -49,6 +49,15 @@ for k in 0 1; do
   run 0 model$k generate "$WORK/hf$k" "${generate[@]}"
   [ "$(json exit$k "j['text']")" = "$(json model$k "j['text']")" ] || fail "exit $k is exported as another model"
 done
+# The same in a GGUF file; its own tokenizer gives the same ids.
+for k in 0 1; do
+  run 0 gguf$k export "$WORK/two" --to gguf --gguf-type f32 --exit $k -o "$WORK/exit$k.gguf" --json --quiet
+  check gguf$k "j['logit_error'] <= j['max_logit_error']"
+  run 0 file$k generate "$WORK/exit$k.gguf" "${generate[@]}"
+  [ "$(json exit$k "j['text']")" = "$(json file$k "j['text']")" ] || fail "exit $k is another model as GGUF"
+done
+run 0 q8 export "$WORK/two" --to gguf --gguf-type q8_0 -o "$WORK/q8.gguf" --json --quiet
+check q8 "0 < j['logit_error'] < 0.1 and j['bytes'] < $(json gguf1 "j['bytes']") / 3"
 python3 - "$WORK/hf0/config.json" <<'PY' || fail "the export of the lower exit holds all layers"
 import json, sys
 sys.exit(json.load(open(sys.argv[1]))["num_hidden_layers"] != 1)

@@ -1,0 +1,31 @@
+// A Hugging Face directory as one GGUF file that llama.cpp runs.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "exec/context.h"
+#include "formats/ggml_quants.h"
+
+namespace edgewise::infer {
+
+// Of the matrices: "f32", "f16", "bf16", "q8_0", "q4_0". Error: lists them.
+Result<formats::GgmlType> ParseGgufType(std::string_view name);
+
+struct GgufReport {
+  int64_t tensors = 0;
+  int64_t bytes = 0;     // of the file
+  double error = 0;      // max |logit difference| / max |logit| against the directory's model
+  double max_error = 0;  // accepted; 0: any, as of a quantised file
+};
+
+// Matrices in `type`, but the embedding and the head of a q4_0 file in q8_0, and matrices whose
+// rows are no whole blocks in f16; norms and biases in f32. Vocabulary and chat template go along.
+// The file is written beside `out` first and renamed when what it computes has been compared.
+// Errors: `out` exists (unless overwrite); architectures other than llama, qwen2 and qwen3; a
+// tokenizer or position scaling that GGUF cannot say; f32, f16 or bf16 files whose logits are off.
+Result<GgufReport> ExportGguf(ExecContext& ctx, const std::string& directory,
+                              formats::GgmlType type, const std::string& out, bool overwrite);
+
+}  // namespace edgewise::infer
