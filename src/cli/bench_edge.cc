@@ -9,10 +9,13 @@
 #include <numeric>
 
 #include "base/rng.h"
+#include "cli/run_file.h"
+#include "exec/memory.h"
 #include "io/env.h"
 #include "model/flops.h"
 #include "model/workload.h"
 #include "tune/edge_method.h"
+#include "tune/memory_estimate.h"
 #include "tune/optimizer.h"
 
 namespace edgewise::cli {
@@ -73,6 +76,7 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
   EW_RETURN_IF_ERROR(ApplyEdge(o.edge, layers, folder.path(), &options));
   options.total_steps = o.documents * o.epochs;
   options.recompute = o.recompute;
+  options.head_skip_below = static_cast<float>(o.head_skip);
   EdgeBenchResult out;
   options.times = &out.times;
   int window = -1;
@@ -81,6 +85,7 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
                                                   &inv.stop(), nullptr));
   tune::AdamW optimizer({}, method->params());
   std::vector<double> losses;
+  double update_seconds = 0;
   for (int64_t step = 0; step < options.total_steps; ++step) {
     if (inv.stop().load()) return Status(StatusCode::kInterrupted, "stopped");
     const double begin = Now();
@@ -101,11 +106,13 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
                                     .micro = 0,
                                     .seed = o.seed,
                                     .grad_scale = 1.0 / static_cast<double>(labelled)}));
+    const double update = Now();
     {
       const model::PartTimer timer(&out.times, plan::KernelKind::kOptimizer);
       optimizer.Step(*exec, active, 1e-4,
                      optimizer.ClipCoefficient(optimizer.GradNorm(*exec, active)));
     }
+    update_seconds += Now() - update;
     ++out.timed_steps;
     if (first) out.times = {}, out.timed_steps = 0;
     EW_RETURN_IF_ERROR(method->EndStep(step, loss, true));
@@ -157,10 +164,38 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
   out.details["cache_bytes"] =
       method->trunk().cache() != nullptr ? method->trunk().cache()->file_bytes() : 0;
   out.details["cache_seconds"] = out.cache_seconds;
+  const tune::EdgeTimes& times = method->times();
+  out.details["seconds_of"] = {{"trunk", times.trunk},
+                               {"start_states", times.start},
+                               {"window_forward", times.pass.forward},
+                               {"head", times.pass.head},
+                               {"window_backward", times.pass.backward},
+                               {"optimizer", update_seconds}};
+  const kernels::HeadLossResult& head = method->head_blocks();
+  if (o.head_skip > 0 && head.blocks > 0) {
+    const auto share = [&](int64_t n) {
+      return static_cast<double>(n) / static_cast<double>(head.blocks);
+    };
+    out.details["head_blocks_in_gradient"] = {{"of_hidden_states", share(head.dhidden_blocks)},
+                                              {"of_head", share(head.dhead_blocks)}};
+  }
   out.details["supervised_share"] = o.supervised;
   out.details["loss_first"] = losses.front();
   out.details["loss_last"] = losses.back();
-  out.details["planned_bytes"] = method->MemoryNeeded().total();
+  // (The estimate makes adapters of its own for a moment.)
+  const int64_t peak = ReadProcessMemory().peak_rss_bytes;
+  const model::PassMemory need = method->MemoryNeeded();
+  tune::MemoryRequest request;
+  request.method.lora = options.lora;
+  request.max_tokens = o.tokens;
+  request.runtime_bytes = o.program_bytes;
+  request.pass = &need;
+  for (const model::Parameter& p : method->params()) request.trained += p.count;
+  EW_ASSIGN(const tune::MemoryEstimate memory, tune::EstimateMemory(*exec, model, request));
+  out.details["memory"] = MemoryTrace(
+      memory, method->trunk().cache() != nullptr ? method->trunk().cache()->memory_bytes() : 0,
+      peak);
+  out.peak_bytes = peak;
   return out;
 }
 

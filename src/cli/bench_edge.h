@@ -21,8 +21,10 @@ struct EdgeBenchOptions {
   int64_t documents = 8;  // steps of one epoch
   int64_t epochs = 3;
   double supervised = 1;  // share of the tokens with a target: the end of each document
+  double head_skip = 0;   // kernels::HeadLossArgs::skip_below
   bool recompute = false;
   uint64_t seed = 1;
+  int64_t program_bytes = 0;  // resident before the model was made
 };
 
 struct EdgeBenchResult {
@@ -35,6 +37,7 @@ struct EdgeBenchResult {
   plan::Workload last_window;
   model::PartTimes times;
   int64_t timed_steps = 0;
+  int64_t peak_bytes = 0;
   OrderedJson details;
 };
 

@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/report_samples.h"
+#include "cli/run_file.h"
 #include "cli/tune_data.h"
 #include "cli/tune_options.h"
 #include "cli/tune_output.h"
@@ -144,6 +145,11 @@ class Tune : public Command {
     if (status.ok() || trainer.result().state.step > 0) {
       OrderedJson json = ResultJson(plan, trainer.result(), flags_.out);
       if (model->stream() != nullptr) AddStreamStats(*model->stream(), &json);
+      if (status.ok()) {
+        json["memory_trace"] =
+            MemoryTrace(plan.memory, CacheBytes(*method), json["peak_rss_bytes"].get<int64_t>());
+        EW_RETURN_IF_ERROR(AddToRunFile(flags_.out, {{"memory", json["memory_trace"]}}));
+      }
       // The directory may hold the exits of an earlier run.
       if (status.ok() && flags_.method == "edge") {
         EW_ASSIGN(TunedVote vote, FitRunVote(inv, *model, flags_.out, data));
@@ -309,6 +315,13 @@ class Tune : public Command {
                       plan->memory.ToString(), FormatBytes(plan->memory_limit)));
     }
     return method;
+  }
+
+  static int64_t CacheBytes(const tune::Method& method) {
+    const auto* edge = dynamic_cast<const tune::EdgeMethod*>(&method);
+    return edge != nullptr && edge->trunk().cache() != nullptr
+               ? edge->trunk().cache()->memory_bytes()
+               : 0;
   }
 
   // What the run will take, by the cost model; the plan of its steps is searched and checked.

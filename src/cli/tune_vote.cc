@@ -1,10 +1,9 @@
 #include "cli/tune_vote.h"
 
 #include "cli/exits_json.h"
+#include "cli/run_file.h"
 #include "infer/exit_scorer.h"
 #include "infer/vote_policy.h"
-#include "io/atomic_file.h"
-#include "io/env.h"
 #include "model/exit_set.h"
 
 namespace edgewise::cli {
@@ -35,13 +34,7 @@ Result<TunedVote> FitRunVote(Invocation& inv, const model::Model& model, const s
     out.exits = ExitsJson(exits, fitted.scores);
     out.vote = VoteJson(fitted.policy, fitted.scores, fitted.gain, fitted.choose_tokens);
   }
-  const std::string path = JoinPath(run_dir, "edgewise.json");
-  EW_ASSIGN(const std::string text, PosixEnv().ReadFile(path, int64_t{16} << 20));
-  OrderedJson run = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!run.is_object()) return BadInput(path + " is not a JSON object");
-  run["exits"] = out.exits;
-  run["vote"] = out.vote;
-  EW_RETURN_IF_ERROR(WriteFileAtomic(PosixEnv(), path, DumpJson(run, 2) + "\n"));
+  EW_RETURN_IF_ERROR(AddToRunFile(run_dir, {{"exits", out.exits}, {"vote", out.vote}}));
   return out;
 }
 

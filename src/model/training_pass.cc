@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <map>
 #include <new>
@@ -21,6 +22,22 @@ namespace {
 using kernels::WeightRef;
 
 constexpr int64_t kMaxTokens = int64_t{1} << 30;
+
+// Adds the seconds from one call to the next to what the call names.
+class Stopwatch {
+ public:
+  explicit Stopwatch(bool on) : on_(on) { AddTo(nullptr); }
+  void AddTo(double* seconds) {
+    if (!on_) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (seconds != nullptr) *seconds += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+
+ private:
+  bool on_;
+  std::chrono::steady_clock::time_point last_;
+};
 
 // A buffer that is given back before a larger one is taken.
 Status Reserve(AlignedBuffer& buffer, int64_t bytes, const char* what) {
@@ -211,6 +228,9 @@ PassMemory TrainingPass::memory() const {
 
 Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const PassOptions& o) {
   Impl& p = *impl_;
+  PassTimes unused;
+  PassTimes& times = o.stages != nullptr ? *o.stages : unused;
+  Stopwatch watch(o.stages != nullptr);
   EW_RETURN_IF_ERROR(p.CheckOptions(o));
   EW_RETURN_IF_ERROR(p.Check(batch));
   const PassMemory need = MemoryNeeded(o);
@@ -255,6 +275,7 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
     if (o.observe) o.observe(layer + 1, x);
   }
 
+  watch.AddTo(&times.forward);
   kernels::HeadLossResult result;
   if (o.head.head != nullptr) {
     result = p.Head(batch, o, layout);
@@ -262,6 +283,7 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
     EW_ASSIGN(const HeldWeights held, HeldWeights::Head(p.model));
     result = p.Head(batch, o, layout);
   }
+  watch.AddTo(&times.head);
   if (!layout.backward) return result;
 
   // Backward, down to the lowest layer with anything to train.
@@ -284,6 +306,7 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
     kernels::EmbeddingBackward(p.ctx, n, batch.ids.data(), p.config().vocab, width,
                                p.config().embed_scale, layout.dhidden, o.gradients->embedding);
   }
+  watch.AddTo(&times.backward);
   return result;
 }
 

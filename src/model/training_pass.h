@@ -41,6 +41,13 @@ struct ExitHead {
   float* dhead = nullptr;
 };
 
+// Seconds of the parts of TrainingPass::Run, added up over its runs.
+struct PassTimes {
+  double forward = 0;   // layers
+  double head = 0;      // final norm, head, loss and their gradients
+  double backward = 0;  // layers
+};
+
 struct PassOptions {
   // Layers [begin, end) are run; end = -1: all. begin > 0 needs start_hidden.
   int64_t begin = 0;
@@ -79,7 +86,8 @@ struct PassOptions {
   // and after each layer; and with (-1, normed hidden) after the final norm.
   std::function<void(int64_t, const float*)> observe;
   LinearObserver* linears = nullptr;  // sees the inputs and output gradients of every linear
-  PartTimes* times = nullptr;         // the parts' seconds are added here
+  PartTimes* times = nullptr;         // seconds by kind of kernel are added here
+  PassTimes* stages = nullptr;        // and by stage of the pass here
 };
 
 // logits [rows, vocab] = head(norm(hidden [rows, hidden])). Scratch: normed [rows, hidden], xa

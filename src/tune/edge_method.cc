@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <utility>
 
@@ -15,6 +16,14 @@
 #include "tune/peft_files.h"
 
 namespace edgewise::tune {
+namespace {
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
 Result<HeadMode> ParseHeadMode(std::string_view name) {
   for (HeadMode mode : {HeadMode::kShared, HeadMode::kCopy}) {
     if (HeadModeName(mode) == name) return mode;
@@ -279,7 +288,9 @@ Status EdgeMethod::BeginStep(int64_t step, std::vector<int32_t>* active) {
     EW_RETURN_IF_ERROR(ReportLosses(step));
   }
   current_ = schedule_->ExitAt(step);
+  const double begin = Now();
   EW_RETURN_IF_ERROR(trunk_->Prepare(current_, &adapter(current_), stop_, progress_));
+  times_.trunk += Now() - begin;
   ExitState& s = states_[static_cast<size_t>(current_)];
   *active = s.params;
   for (int32_t i : s.params) {
@@ -291,7 +302,10 @@ Status EdgeMethod::BeginStep(int64_t step, std::vector<int32_t>* active) {
 
 Result<LossSum> EdgeMethod::Micro(const TokenBatch& batch, const MicroContext& context) {
   model::PassOptions o = WindowPass(current_, /*train=*/true);
+  const double begin = Now();
   EW_ASSIGN(o.start_hidden, Start(batch, current_));
+  times_.start += Now() - begin;
+  o.stages = &times_.pass;
   o.grad_scale = context.grad_scale;
   o.dropout_seed = context.seed;
   o.dropout_key =
@@ -299,6 +313,9 @@ Result<LossSum> EdgeMethod::Micro(const TokenBatch& batch, const MicroContext& c
   o.backward.seed = context.seed;
   o.backward.substream = o.dropout_key;
   EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
+  head_blocks_.blocks += r.blocks;
+  head_blocks_.dhidden_blocks += r.dhidden_blocks;
+  head_blocks_.dhead_blocks += r.dhead_blocks;
   return LossSum{r.loss_sum, r.labelled, r.correct};
 }
 

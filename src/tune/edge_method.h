@@ -54,6 +54,13 @@ struct EdgeOptions {
   model::PartTimes* times = nullptr;  // parts of the micro-batches are timed here
 };
 
+// Seconds of the parts of a run so far.
+struct EdgeTimes {
+  double trunk = 0;       // making cached states ahead of the steps
+  double start = 0;       // states at the windows' starts: read from the cache, or computed
+  model::PassTimes pass;  // training passes of windows
+};
+
 class EdgeMethod : public Method {
  public:
   // `documents`: ids of all documents of the training (and validation) data, for the cache. `stop`
@@ -91,6 +98,9 @@ class EdgeMethod : public Method {
   model::ExitHead head(int exit) const;
   const Trunk& trunk() const { return *trunk_; }
   const EdgeOptions& options() const { return options_; }
+  const EdgeTimes& times() const { return times_; }
+  // Blocks of the vocabulary in all training passes: kernels::HeadLossResult.
+  const kernels::HeadLossResult& head_blocks() const { return head_blocks_; }
   // The largest window's activations and working buffers, start states included.
   model::PassMemory MemoryNeeded();
 
@@ -137,7 +147,9 @@ class EdgeMethod : public Method {
   std::vector<uint8_t> recompute_;
   std::optional<ExitSchedule> schedule_;
   std::unique_ptr<Trunk> trunk_;
-  FloatBuffer start_;      // [max_tokens, hidden]
+  FloatBuffer start_;  // [max_tokens, hidden]
+  EdgeTimes times_;
+  kernels::HeadLossResult head_blocks_;
   int current_ = 0;        // exit of the step begun
   int64_t reported_ = -1;  // the step before which losses were last reported
   const std::atomic<bool>* stop_ = nullptr;

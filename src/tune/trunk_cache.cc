@@ -155,6 +155,12 @@ Status TrunkCache::Invalidate(int start) {
                                                  static_cast<size_t>(start) * docs_, docs_)));
 }
 
+int64_t TrunkCache::memory_bytes() const {
+  return static_cast<int64_t>(
+      buffer_.capacity() + pinned_.capacity() +
+      8 * (table_.capacity() + token_offset_.capacity() + tokens_.capacity()));
+}
+
 int64_t TrunkCache::pinned_documents() const {
   return std::count(pinned_.begin(), pinned_.end(), uint8_t{1});
 }

@@ -53,6 +53,7 @@ class TrunkCache {
   Status Sync() { return file_->Sync(); }
 
   int64_t file_bytes() const { return file_bytes_; }
+  int64_t memory_bytes() const;  // of the tables and the buffer
   int64_t pinned_documents() const;
   int64_t damaged_entries() const { return damaged_; }
   // True when an existing file was continued, false when it was new or of another key.
