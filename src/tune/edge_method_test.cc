@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -165,6 +166,54 @@ TEST_F(EdgeMethodTest, CachedAndUncachedRunsAgree) {
     EXPECT_EQ(cached->trunk().computed_tokens(), tokens * (mode == TrunkMode::kFrozen ? 1 : 2));
     EXPECT_GT(plain->trunk().computed_tokens(), tokens);
   }
+}
+
+// A rounded cache changes a step by its rounding alone: 2^-8 of each state in bf16, half of a 127th
+// of the largest of 64 in int8.
+TEST_F(EdgeMethodTest, CachedStatesAreTheComputedOnesRounded) {
+  const std::vector<Exit> exits = *LayOutExits(6, {.exits = 3});
+  model::TrainingPass pass(*ctx_, *model_, 128);
+  const TokenBatch batch = BatchOf(docs_, {3, 1, 8});
+  const auto hidden = static_cast<size_t>(model_->config().hidden);
+  const auto states = [&](const std::string& cache, HiddenCodec codec) {
+    TrunkOptions o;
+    if (!cache.empty()) o.cache_path = dir_ + "/" + cache;
+    o.codec = codec;
+    auto trunk = Trunk::Create(*model_, pass, exits, docs_, 128, o);
+    EXPECT_TRUE(trunk.ok()) << trunk.status().message();
+    EXPECT_TRUE((*trunk)->Prepare(2, nullptr, nullptr, nullptr).ok());
+    std::vector<float> h(static_cast<size_t>(batch.size()) * hidden);
+    EXPECT_TRUE((*trunk)->StartState(batch, 2, nullptr, h.data()).ok());
+    return h;
+  };
+  const std::vector<float> want = states("", HiddenCodec::kF32);
+  const std::vector<float> bf16 = states("bf16", HiddenCodec::kBF16);
+  const std::vector<float> int8 = states("int8", HiddenCodec::kInt8);
+  for (size_t row = 0; row < want.size(); row += hidden) {
+    float top = 0;
+    for (size_t i = row; i < row + hidden; ++i) top = std::max(top, std::fabs(want[i]));
+    for (size_t i = row; i < row + hidden; ++i) {
+      // Beside the rounding, that of fp32 sums in other groups of documents; scales are bf16.
+      const float noise = 1e-5f * top;
+      EXPECT_NEAR(bf16[i], want[i], std::fabs(want[i]) * 0x1p-8f + noise) << i;
+      EXPECT_NEAR(int8[i], want[i], top * 1.01f / 254 + noise) << i;
+    }
+  }
+}
+
+TEST_F(EdgeMethodTest, ARunOnARoundedCacheEndsNearTheUncachedOne) {
+  const auto end = [&](const std::string& cache, HiddenCodec codec) {
+    EdgeOptions o = Options(TrunkMode::kFrozen, cache);
+    o.trunk.codec = codec;
+    auto m = Make(o);
+    AdamW adam({}, m->params());
+    Train(*m, adam, 0, 60);
+    return Loss(*m);
+  };
+  const double want = end("", HiddenCodec::kF32);
+  EXPECT_NEAR(end("exact", HiddenCodec::kF32), want, 1e-3 * want);
+  EXPECT_NEAR(end("half", HiddenCodec::kBF16), want, 0.01 * want);
+  EXPECT_NEAR(end("int8", HiddenCodec::kInt8), want, 0.02 * want);
 }
 
 // Overlapping windows of one adapter: all up to the model's end, each with fewer layers.
