@@ -11,21 +11,27 @@ namespace {
 // Rows that one thread rounds before waking the others would pay.
 constexpr int64_t kSerialElements = 16384;
 
-// Noise of columns 8 b .. 8 b + 7 of a row: the 16-bit halves, low first, of one Philox block with
-// counter (b, row, substream) under the key (seed), in units of 2^-16.
+// Noise of columns 4 b .. 4 b + 3 of a row: the 16-bit parts, low first, of the number b of a
+// SplitMix64 sequence (Steele, Lea and Flood, OOPSLA 2014), in units of 2^-16. It starts where the
+// Philox block with counter (row, substream) under the key (seed) says; a Philox block for every
+// few columns would cost as much as the rounding itself.
 void FillNoise(uint64_t seed, uint64_t substream, int64_t row, int64_t cols, float* noise) {
   const std::array<uint32_t, 2> key = {
       static_cast<uint32_t>(seed) ^ (static_cast<uint32_t>(RngStream::kRounding) * 0x85EBCA6Bu),
       static_cast<uint32_t>(seed >> 32) ^
           (static_cast<uint32_t>(RngStream::kRounding) * 0xC2B2AE35u)};
-  for (int64_t c = 0; c < cols; c += 8) {
-    const std::array<uint32_t, 4> block =
-        Philox4x32({static_cast<uint32_t>(c / 8), static_cast<uint32_t>(row),
-                    static_cast<uint32_t>(substream), static_cast<uint32_t>(substream >> 32)},
-                   key);
-    for (int i = 0; i < 8; ++i) {
-      const uint32_t half = (block[static_cast<size_t>(i / 2)] >> (i % 2 * 16)) & 0xffff;
-      noise[c + i] = static_cast<float>(half) * 0x1p-16f;
+  const std::array<uint32_t, 4> block =
+      Philox4x32({0, static_cast<uint32_t>(row), static_cast<uint32_t>(substream),
+                  static_cast<uint32_t>(substream >> 32)},
+                 key);
+  const uint64_t start = (static_cast<uint64_t>(block[0]) << 32) | block[1];
+  for (int64_t c = 0; c < cols; c += 4) {
+    uint64_t z = start + static_cast<uint64_t>(c / 4 + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    z ^= z >> 31;
+    for (int i = 0; i < 4; ++i) {
+      noise[c + i] = static_cast<float>(static_cast<int32_t>((z >> (16 * i)) & 0xffff)) * 0x1p-16f;
     }
   }
 }
