@@ -129,8 +129,8 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
 // How one matrix is cut into tasks.
 struct Product {
   Call call;
-  RowSegments row;     // alone
-  bool blocks, alone;  // alone: one row, straight from the packed form
+  RowSegments row;     // of each row, alone
+  bool blocks, alone;  // alone: few rows, straight from the packed form
   int64_t tile0, tile_end, width, panels;
   int64_t task_rows, tasks;
   // Few rows: task i has panels [cuts[i + 1], cuts[i]); else every task has one.
@@ -144,7 +144,7 @@ struct Product {
     if (f.group > 0) call.segment_cols = std::min<int64_t>(call.segment_cols, f.group);
     if (act_group > 0) call.segment_cols = std::min(call.segment_cols, act_group);
     blocks = f.structure == Structure::kBlock;
-    alone = m == 1 && RowForward::Can(f, call.segment_cols);
+    alone = m <= kAloneRows && RowForward::Can(f, call.segment_cols);
     if (alone && !blocks) {
       row = RowSegments::At(row_memory, RowSegments::Most(x.stride, call.segment_cols));
       row.Add(call, 0, f.cols, 0);
@@ -178,7 +178,7 @@ struct Product {
 
   void Run(ExecContext& ctx, int worker, int64_t task, int64_t m) const {
     if (alone) {
-      RowForward one(ctx, worker, call, row);
+      RowForward one(ctx, worker, call, m, row);
       for (int64_t p = cuts[task + 1]; p < cuts[task]; ++p) one.Tile(tile0 + p);
       return;
     }

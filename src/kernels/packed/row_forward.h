@@ -1,4 +1,4 @@
-// One row times a packed matrix: codes go from the packed form into registers. Internal.
+// Very few rows times a packed matrix: codes go from the packed form into registers. Internal.
 #pragma once
 
 #include "kernels/packed/forward_call.h"
@@ -33,7 +33,11 @@ struct RowSegments {
   }
 };
 
-// One row: each tile is read once, in the order of memory, and codes stay in registers.
+// Up to so many rows: a tile is decoded again for each, which costs less than expanding it once,
+// and only the first reads it from memory (streams that vote on one token, say).
+constexpr int64_t kAloneRows = 4;
+
+// Each tile is read once, in the order of memory, and codes stay in registers.
 class RowForward {
  public:
   static bool Can(const PackedFormat& f, int64_t segment_cols) {
@@ -44,8 +48,9 @@ class RowForward {
   }
 
   // `shared`: of the whole matrix, if it has no blocks.
-  RowForward(ExecContext& ctx, int worker, const Call& call, const RowSegments& shared)
-      : call_(call), f_(call.w.format()), row_(shared) {
+  RowForward(ExecContext& ctx, int worker, const Call& call, int64_t rows,
+             const RowSegments& shared)
+      : call_(call), f_(call.w.format()), rows_(rows), row_(shared) {
     const int64_t most = RowSegments::Most(call.x.stride, call.segment_cols);
     const bool blocks = f_.structure == Structure::kBlock;
     // fp16 scales are read where they are.
@@ -60,9 +65,6 @@ class RowForward {
     d_.zero = call.reader.zero();
     d_.segments = row_.segments;
     d_.runs = row_.runs;
-    d_.a = call.x.q;
-    d_.sums = call.x.sums;
-    d_.a_scales = call.x.scales;
     d_.grouped = call.x.grouped;
     d_.w_scales = scales_;
     d_.w_mins = f_.has_min ? mins_ : nullptr;
@@ -113,19 +115,25 @@ class RowForward {
       if (f_.has_min) call_.reader.Mins(owner, 0, factors, mins_);
     }
     d_.segment_count = row_.count;
-    if (f_.structure == Structure::kUnstructured) {
-      call_.table.decode_sparse(d_);
-    } else if (f_.structure == Structure::kNM) {
-      call_.table.decode_nm(d_);
-    } else {
-      call_.table.decode_dense(d_);
+    for (int64_t i = 0; i < rows_; ++i) {
+      d_.a = call_.x.q + i * call_.x.stride;
+      d_.sums = call_.x.sums + i * call_.x.sums_stride;
+      d_.a_scales = call_.x.scales + i * call_.x.scales_stride;
+      if (f_.structure == Structure::kUnstructured) {
+        call_.table.decode_sparse(d_);
+      } else if (f_.structure == Structure::kNM) {
+        call_.table.decode_nm(d_);
+      } else {
+        call_.table.decode_dense(d_);
+      }
+      Finish(call_, work_, tile, 1, i, 1);
     }
-    Finish(call_, work_, tile, 1, 0, 1);
   }
 
  private:
   const Call& call_;
   const PackedFormat& f_;
+  const int64_t rows_;
   float *scales_, *mins_;
   alignas(64) float c_[kTileRows];
   TileDecode d_;
