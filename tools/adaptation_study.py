@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Runs `edgewise tune` with several methods on several tasks and prints the tables of
+"""Runs `edgewise tune` with several methods on several tasks and bases, and prints the tables of
 docs/adaptation.md: held-out loss, task accuracy, processor time and memory, at equal steps and at
 equal time.
 
 Every run is one thread, so that its processor time does not depend on what else the machine does;
-"equal time" gives a method as many steps as fit into the processor time of full-depth LoRA at the
-given number of steps. Finished runs are kept in --state (JSON lines) and are not run again, so the
-study can be stopped and continued.
+"equal time" gives a method as many steps as fit into the processor time of full-depth LoRA on the
+same base at the given number of steps. Finished runs are kept in --state (JSON lines) and are not
+run again, so the study can be stopped and continued; --tables prints what there is. Compressed
+bases are made below --work when they are not there.
 
 usage: adaptation_study.py --edgewise build/release/edgewise --model MODEL --data DATASETS \\
-         --state study.jsonl [--tasks ...] [--methods ...] [--steps 200] [--seeds 1] [--budget 240]
+         --state study.jsonl --work FOLDER [--rows dense:lora ...] [--tasks ...] [--steps 120]
+         [--seeds 3] [--budget SECONDS] [--wrap COMMAND] [--tables]
 """
 
 import argparse
@@ -24,62 +26,92 @@ import time
 
 # Data below --data, options of tune, and how accuracy is measured ("" : loss only).
 TASKS = {
-    "style": (["tiny-shakespeare/input.txt"], ["--batch-size", "1", "--max-seq-len", "512"], ""),
+    "style": (["tiny-shakespeare/input.txt"], ["--batch-size", "1", "--max-seq-len", "256"], ""),
     "intents": (["clinc150/data_full.json"],
-                ["--batch-size", "32", "--val-fraction", "0.02", "--max-seq-len", "128"],
+                ["--batch-size", "16", "--val-fraction", "0.02", "--max-seq-len", "128"],
                 "exact-match"),
-    "text-to-SQL": (["wikisql-1k"], ["--batch-size", "4"], ""),
+    "text-to-SQL": (["wikisql-1k"], ["--batch-size", "2"], ""),
 }
 
-# Name in the table -> options of tune. The rates are the best of a few tried for each (docs).
+# Name -> options of compress (none: the model as it is).
+BASES = {
+    "dense": None,
+    "4-bit": ["--policy", "uniform", "--bits", "4"],
+    "sparse": ["--policy", "uniform", "--bits", "4", "--sparsity", "0.5"],
+}
+BASE_NAMES = {"dense": "dense", "4-bit": "4 bits", "sparse": "4 bits, 50% of the weights zero"}
+
+# Name -> options of tune. The rates are the best of a few tried for each (docs).
 METHODS = {
     "lora": ["--method", "lora", "--rank", "16", "--learning-rate", "6e-3"],
     "last-n": ["--method", "last-n", "--last-layers", "6", "--rank", "16", "--learning-rate",
                "6e-3"],
     "full": ["--method", "full", "--learning-rate", "1e-3"],
-    "edge": ["--method", "edge", "--learning-rate", "3e-3"],
-    "edge, 4 exits that vote": ["--method", "edge", "--exits", "4", "--first-layer", "0",
-                                "--rate-per-window", "--learning-rate", "3e-3"],
-    "edge, cumulative": ["--method", "edge", "--trunk", "cumulative", "--learning-rate", "3e-3"],
-    "edge, rising windows": ["--method", "edge", "--trunk", "cumulative", "--windows", "rising",
-                             "--exits", "2", "--learning-rate", "3e-3"],
-    "edge, no head LoRA": ["--method", "edge", "--head-lora-rank", "0", "--learning-rate", "3e-3"],
-    "edge, no cache": ["--method", "edge", "--no-cache", "--learning-rate", "3e-3"],
-    "edge, upper quarter": ["--method", "edge", "--first-layer", "9", "--learning-rate", "3e-3"],
+    "edge": ["--method", "edge", "--learning-rate", "4e-3"],
+    "edge, 2 exits that vote": ["--method", "edge", "--exits", "2", "--first-layer", "6",
+                                "--rate-per-window", "--learning-rate", "4e-3"],
+    "edge, cumulative": ["--method", "edge", "--trunk", "cumulative", "--windows", "rising",
+                         "--exits", "2", "--first-layer", "6", "--window-steps", "1,3",
+                         "--learning-rate", "4e-3"],
+    "edge, exact backward": ["--method", "edge", "--backward", "exact", "--learning-rate", "4e-3"],
+    "edge, no block left out": ["--method", "edge", "--head-skip", "0", "--learning-rate", "4e-3"],
+    "edge, full depth": ["--method", "edge", "--first-layer", "0", "--learning-rate", "4e-3"],
+    "edge, no cache": ["--method", "edge", "--no-cache", "--learning-rate", "4e-3"],
+    "edge, no LoRA on the head": ["--method", "edge", "--head-lora-rank", "0", "--learning-rate",
+                                  "4e-3"],
 }
 
+ROWS = ["dense:lora", "dense:edge", "sparse:lora", "sparse:edge", "4-bit:lora", "dense:last-n",
+        "dense:full", "dense:edge, cumulative", "dense:edge, 2 exits that vote",
+        "sparse:edge, cumulative"]
+EQUAL_TIME = ["dense:edge", "sparse:edge"]
 
-def run(args, task, method, steps, seed):
-    files, options, accuracy = TASKS[task]
-    out = tempfile.mkdtemp(prefix="study-", dir=args.work)
-    shutil.rmtree(out)
-    command = [args.edgewise, "tune", args.model, "--data", os.path.join(args.data, *files),
-               "-o", out, "--grad-accum", "1", "--max-steps", str(steps), "--seed", str(seed),
-               "--threads", "1", "--no-eval-at-start", "--keep", "last", "--json", "--quiet",
-               *options, *METHODS[method]]
+
+def base_path(args, base):
+    """The model, or its compressed form (made once, calibrated on the general text)."""
+    if BASES[base] is None:
+        return args.model
+    path = os.path.join(args.work, "base-" + base)
+    if not os.path.exists(os.path.join(path, "config.json")):
+        text = os.path.join(args.data, "hearth-valid", "valid.txt")
+        call(args, ["compress", args.model, "--calibration", text, "-o", path, *BASES[base]])
+    return path
+
+
+def call(args, command):
+    """JSON result and processor seconds of an edgewise command; ends the study when it fails."""
+    command = [*args.wrap.split(), args.edgewise, *command, "--threads", "1", "--json", "--quiet"]
     before = os.times()
     done = subprocess.run(command, capture_output=True, text=True)
     after = os.times()
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    result = json.loads(done.stdout)
-    record = {"task": task, "method": method, "steps": steps, "seed": seed,
+    return json.loads(done.stdout), (after.children_user + after.children_system
+                                     - before.children_user - before.children_system)
+
+
+def run(args, task, row, steps, seed):
+    base, method = row.split(":")
+    files, options, accuracy = TASKS[task]
+    model, data = base_path(args, base), os.path.join(args.data, *files)
+    out = tempfile.mkdtemp(prefix="study-", dir=args.work)
+    shutil.rmtree(out)
+    result, seconds = call(args, [
+        "tune", model, "--data", data, "-o", out, "--grad-accum", "1", "--max-steps", str(steps),
+        "--seed", str(seed), "--no-eval-at-start", "--keep", "last", "--report-samples", "0",
+        *options, *METHODS[method]])
+    record = {"task": task, "row": row, "steps": steps, "seed": seed,
               "valid_loss": result["valid_loss"], "train_loss": result["train_loss"],
               "tokens": result["tokens"], "peak_rss_bytes": result["peak_rss_bytes"],
-              "cpu_seconds": after.children_user + after.children_system
-              - before.children_user - before.children_system,
-              "trainable_parameters": result["trainable_parameters"], "vote": result["vote"]}
+              "cpu_seconds": seconds, "trainable_parameters": result["trainable_parameters"],
+              "vote": result["vote"]}
     if record["vote"] and record["vote"].get("rules"):
         record["valid_loss"] = record["vote"]["rules"][record["vote"]["rule"]]["loss"]
     if accuracy and args.accuracy_limit > 0:
-        command = [args.edgewise, "eval", args.model, "--adapter", out, "--data",
-                   os.path.join(args.data, *files), "--split", "test", "--task", accuracy,
-                   "--limit", str(args.accuracy_limit), "--max-tokens", "12", "--threads", "1",
-                   "--json", "--quiet"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-        record["accuracy"] = json.loads(done.stdout)["accuracy"]
+        scored, _ = call(args, [
+            "eval", model, "--adapter", out, "--data", data, "--split", "test", "--task", accuracy,
+            "--limit", str(args.accuracy_limit), "--max-tokens", "12"])
+        record["accuracy"] = scored["accuracy"]
     shutil.rmtree(out)
     return record
 
@@ -91,19 +123,33 @@ def mean_and_spread(values, form):
     return text
 
 
-def table(records, task, rows, title):
-    print(f"\n{title}\n")
-    print("| method | steps | seeds | held-out loss | accuracy | processor seconds | peak MiB |")
-    print("|---|---|---|---|---|---|---|")
-    for method, kind in rows:
-        found = [r for r in records
-                 if r["task"] == task and r["method"] == method and r["kind"] == kind]
+def against(found, base):
+    """Mean over the seeds both have of the loss relative to full-depth LoRA's, in per cent."""
+    of_seed = {r["seed"]: r["valid_loss"] for r in base}
+    ratios = [r["valid_loss"] / of_seed[r["seed"]] - 1 for r in found if r["seed"] in of_seed]
+    return f"{100 * statistics.mean(ratios):+.1f}%" if ratios else ""
+
+
+def table(records, task, rows):
+    """rows: (row, kind); every base has its own full-depth LoRA to compare with."""
+    print(f"\n{task}:\n")
+    print("| base | method | steps | seeds | held-out loss | against LoRA | exact answers "
+          "| processor seconds | peak MiB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row, kind in rows:
+        base, method = row.split(":")
+        found = [r for r in records if (r["task"], r["row"], r["kind"]) == (task, row, kind)]
+        lora = [r for r in records
+                if (r["task"], r["row"], r["kind"]) == (task, base + ":lora", "steps")]
         if not found:
             continue
-        scores = [r["accuracy"] for r in found if "accuracy" in r]
-        print(f"| {method} | {found[0]['steps']} | {len(found)} "
+        scores = [100 * r["accuracy"] for r in found if "accuracy" in r]
+        steps = sorted({r["steps"] for r in found})
+        print(f"| {BASE_NAMES[base]} | {method}{', in the time of lora' * (kind == 'time')} "
+              f"| {'-'.join(str(s) for s in (steps[0], steps[-1])[:len(steps)])} | {len(found)} "
               f"| {mean_and_spread([r['valid_loss'] for r in found], '.4f')} "
-              f"| {mean_and_spread(scores, '.3f') if scores else ''} "
+              f"| {against(found, lora)} "
+              f"| {mean_and_spread(scores, '.1f') + '%' if scores else ''} "
               f"| {mean_and_spread([r['cpu_seconds'] for r in found], '.0f')} "
               f"| {max(r['peak_rss_bytes'] for r in found) / 2**20:.0f} |")
 
@@ -114,53 +160,55 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True, help="folder with the data sets")
     parser.add_argument("--state", required=True, help="finished runs, JSON lines")
-    parser.add_argument("--work", default=None, help="folder for run directories")
+    parser.add_argument("--work", required=True, help="folder for run directories and bases")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--methods", nargs="+", default=["lora", "edge"], choices=list(METHODS))
-    parser.add_argument("--equal-time", nargs="*", default=[], choices=list(METHODS),
-                        help="methods that also get the time of lora")
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rows", nargs="+", default=ROWS, help="base:method")
+    parser.add_argument("--equal-time", nargs="*", default=EQUAL_TIME,
+                        help="rows that also get the time of lora on their base")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--accuracy-limit", type=int, default=200)
     parser.add_argument("--budget", type=float, default=1e9,
                         help="start no run after so many seconds")
+    parser.add_argument("--wrap", default="", help="command that starts every run")
+    parser.add_argument("--tables", action="store_true", help="print the tables, run nothing")
     args = parser.parse_args()
     start = time.monotonic()
+    os.makedirs(args.work, exist_ok=True)
     records = []
     if os.path.exists(args.state):
         records = [json.loads(line) for line in open(args.state, encoding="utf-8")]
 
-    def find(task, method, kind, seed):
-        return next((r for r in records if (r["task"], r["method"], r["kind"], r["seed"]) ==
-                     (task, method, kind, seed)), None)
+    def find(task, row, kind, seed):
+        return next((r for r in records if (r["task"], r["row"], r["kind"], r["seed"]) ==
+                     (task, row, kind, seed)), None)
 
-    def want(task, method, kind, seed, steps):
-        if find(task, method, kind, seed) or time.monotonic() - start > args.budget:
+    def want(task, row, kind, seed, steps):
+        if find(task, row, kind, seed) or time.monotonic() - start > args.budget:
             return
-        record = run(args, task, method, steps, seed)
+        record = run(args, task, row, steps, seed)
         record["kind"] = kind
         records.append(record)
         with open(args.state, "a", encoding="utf-8") as out:
             out.write(json.dumps(record) + "\n")
-        print(f"{task}, {method}, seed {seed}: {record['steps']} steps, loss "
-              f"{record['valid_loss']:.4f}, {record['cpu_seconds']:.0f} s", file=sys.stderr,
-              flush=True)
+        print(f"{task}, {row}, seed {seed}: {record['steps']} steps, loss "
+              f"{record['valid_loss']:.4f}, {record.get('accuracy', '')} "
+              f"{record['cpu_seconds']:.0f} s", file=sys.stderr, flush=True)
 
-    for seed in range(42, 42 + args.seeds):
-        for task in args.tasks:
-            for method in args.methods:
-                want(task, method, "steps", seed, args.steps)
-            base = find(task, "lora", "steps", seed)
-            for method in args.equal_time:
-                same = find(task, method, "steps", seed)
-                if base and same:
-                    steps = round(args.steps * base["cpu_seconds"] / same["cpu_seconds"])
-                    want(task, method, "time", seed, max(steps, args.steps))
+    for seed in () if args.tables else range(42, 42 + args.seeds):
+        for row in args.rows:
+            for task in args.tasks:
+                want(task, row, "steps", seed, args.steps)
+        for row in args.equal_time:
+            for task in args.tasks:
+                lora = find(task, row.split(":")[0] + ":lora", "steps", seed)
+                same = find(task, row, "steps", seed)
+                if lora and same:
+                    steps = round(args.steps * lora["cpu_seconds"] / same["cpu_seconds"])
+                    want(task, row, "time", seed, steps)
     for task in args.tasks:
-        table(records, task, [(m, "steps") for m in METHODS], f"{task}: equal steps")
-        if args.equal_time:
-            rows = [("lora", "steps")] + [(m, "time") for m in args.equal_time]
-            table(records, task, rows, f"{task}: equal time")
+        rows = [(row, kind) for row in args.rows for kind in ("steps", "time")]
+        table(records, task, rows)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ struct EdgeBenchOptions {
   int64_t tokens = 512;   // of a document and a step
   int64_t documents = 8;  // steps of one epoch
   int64_t epochs = 3;
-  double supervised = 1;  // share of the tokens with a target: the end of each document
-  double head_skip = 0;   // kernels::HeadLossArgs::skip_below
+  double supervised = 1;             // share of the tokens with a target: the end of each document
+  double head_skip = kEdgeHeadSkip;  // kernels::HeadLossArgs::skip_below
   bool recompute = false;
   uint64_t seed = 1;
   int64_t program_bytes = 0;  // resident before the model was made

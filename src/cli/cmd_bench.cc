@@ -80,7 +80,7 @@ class Bench : public Command {
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
     app.add_option("--rank,--lora-rank", rank_,
-                   "tune: LoRA rank on all linears (default: 8; edge: 64)")
+                   "tune: LoRA rank on all linears (default: 8; edge: 32)")
         ->check(CLI::PositiveNumber);
     DeclareEdge(app, edge_.edge);
     app.add_option("--epochs", edge_.epochs, "tune --method edge: passes over the documents")

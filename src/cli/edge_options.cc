@@ -43,7 +43,7 @@ void DeclareEdge(CLI::App& app, EdgeFlags& f) {
                  "edge: layers of a tiled window (default: down to the exit below)")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--first-layer", f.first_layer,
-                 "edge: layers below this one are never tuned (default: the lower half)")
+                 "edge: layers below this one are never tuned (default: the lower three quarters)")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--window-steps", f.window_steps,
                  "edge: relative number of steps of each window, as 1,1,2 (default: equal)");
@@ -87,7 +87,7 @@ Status ApplyEdge(const EdgeFlags& f, int64_t layers, const std::string& run_dir,
                  tune::EdgeOptions* o) {
   o->exits.exits = f.exits;
   o->exits.window = f.window;
-  o->exits.first_layer = f.first_layer >= 0 ? f.first_layer : layers / 2;
+  o->exits.first_layer = f.first_layer >= 0 ? f.first_layer : layers * 3 / 4;
   EW_ASSIGN(o->exits.layout, tune::ParseWindowLayout(f.windows));
   EW_ASSIGN(o->shares, ParseShares(f.window_steps));
   EW_ASSIGN(o->trunk.mode, tune::ParseTrunkMode(f.trunk));

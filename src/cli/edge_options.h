@@ -14,11 +14,11 @@ namespace edgewise::cli {
 
 struct EdgeFlags {
   int64_t exits = 1, window = 0;
-  int64_t first_layer = -1;  // negative: the middle of the model
+  int64_t first_layer = -1;  // negative: three quarters up
   std::string windows = "tiled", window_steps;
   std::string trunk = "frozen", schedule = "sequential";
   bool rate_per_window = false;
-  std::string head = "shared", backward = "exact";
+  std::string head = "shared", backward = "integer";
   int64_t head_lora_rank = -1;  // negative: as the windows
   bool paper_mode = false;
   bool no_cache = false;
@@ -27,9 +27,12 @@ struct EdgeFlags {
 
 void DeclareEdge(CLI::App& app, EdgeFlags& flags);
 
-// LoRA rank of method edge when none is named. Windows hold half the layers or less, so they can
+// LoRA rank of method edge when none is named. Windows hold a quarter of the layers, so they can
 // afford a higher one than full depth.
-inline constexpr int64_t kEdgeRank = 64;
+inline constexpr int64_t kEdgeRank = 32;
+// Blocks of the vocabulary whose every probability is below are left out of the gradient by method
+// edge unless told otherwise (as in Cut Cross-Entropy, arXiv 2411.09009).
+inline constexpr double kEdgeHeadSkip = 0x1p-12;
 
 // Sets what the flags decide, for a model of `layers` layers; `run_dir` is where the cache goes.
 // `options->lora` has to be filled in. Error: names the flag.

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 
 #include "base/units.h"
@@ -74,7 +75,7 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
          "(LoRA on the last layers) or full")
       ->check(CLI::IsMember({"edge", "lora", "last-n", "full"}))
       ->capture_default_str();
-  app.add_option("--lora-rank,--rank,--lora-r", f.rank, "LoRA rank (default: 16; edge: 64)")
+  app.add_option("--lora-rank,--rank,--lora-r", f.rank, "LoRA rank (default: 16; edge: 32)")
       ->check(CLI::Range(1, 4096));
   app.add_option("--lora-alpha,--alpha", f.alpha, "LoRA scale is alpha / rank (default: 2 rank)")
       ->check(CLI::NonNegativeNumber);
@@ -106,9 +107,9 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
   app.add_flag("--keep-quant", f.keep_quant,
                "GGUF: tune on its quantised blocks as they are, in the file's size");
   app.add_option("--head-skip", f.head_skip,
-                 "Leave blocks of the vocabulary below this probability out of the gradient")
-      ->check(CLI::Range(0.0, 0.99))
-      ->capture_default_str();
+                 "Leave blocks of the vocabulary below this probability out of the gradient "
+                 "(default: 0, none; edge: 2^-12)")
+      ->check(CLI::Range(0.0, 0.99));
   app.add_option("--weights-io", f.weights_io,
                  "How weights are read that do not fit --memory: cached, direct (past the page "
                  "cache)")
@@ -178,7 +179,7 @@ Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& f, int64_t layers) 
   EW_RETURN_IF_ERROR(ApplyEdge(f.edge, layers, f.out, &o));
   o.seed = lora.init_seed;
   o.recompute = f.recompute;
-  o.head_skip_below = static_cast<float>(f.head_skip);
+  o.head_skip_below = static_cast<float>(f.head_skip >= 0 ? f.head_skip : kEdgeHeadSkip);
   o.base_name = lora.base_name;
   return o;
 }
@@ -201,7 +202,7 @@ Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& f) {
   tune::ModelMethodOptions o;
   // The adapter of `edge` is that of `lora`; what is trained when is decided elsewhere.
   EW_ASSIGN(o.kind, tune::ParseMethod(f.method == "edge" ? "lora" : f.method));
-  o.head_skip_below = static_cast<float>(f.head_skip);
+  o.head_skip_below = static_cast<float>(std::max(f.head_skip, 0.0));
   o.lora.r = f.rank > 0 ? f.rank : f.method == "edge" ? kEdgeRank : 16;
   o.lora.lora_alpha = f.alpha > 0 ? f.alpha : 2.0 * static_cast<double>(o.lora.r);
   o.lora.lora_dropout = f.dropout;

@@ -29,7 +29,7 @@ struct TuneFlags {
   int64_t last_layers = 16;
   std::string init_adapter;
   EdgeFlags edge;
-  double head_skip = 0;
+  double head_skip = -1;  // negative: 0, or kEdgeHeadSkip
   std::string dtype = "as-stored";
   bool keep_quant = false;
   bool recompute = false;

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Speed and memory of adaptive layer tuning (`edgewise bench tune --method edge`) in several
+settings, beside what the machine's peaks would allow, and with the time of each part.
+
+The ceiling is arithmetic: the multiplications of a run at fixed shares of the peaks given with
+--fp32 and --int8 (Gop/s of all threads, see `edgewise device`): 0.85 of fp32 for exact products,
+0.70 of int8 for integer ones, 0.60 of fp32 for attention and low-rank factors. Norms, activation
+functions, rounding and memory traffic are left out of it, so it is never reached.
+
+usage: edge_speed.py --edgewise build/release/edgewise --fp32 490 --int8 1950 \\
+         [--shapes smollm2-135m ...] [--settings default ...] [--threads 2] [--rival SHAPE=TOK/S ...]
+"""
+
+import argparse
+import json
+import subprocess
+
+SHAPES = {  # hidden, ffn, layers, heads, kv heads, head dimension, vocabulary
+    "smollm2-135m": (576, 1536, 30, 9, 3, 64, 49152),
+    "tinyllama-1.1b": (2048, 5632, 22, 32, 4, 64, 32000),
+}
+SETTINGS = {
+    "default": [],
+    "rank 16": ["--rank", "16"],
+    "4 exits of a quarter, rank 8": ["--exits", "4", "--first-layer", "0", "--rank", "8",
+                                     "--head-lora-rank", "0"],
+    "half of the tokens learned": ["--supervised", "0.5"],
+    "activations recomputed": ["--recompute"],
+    "exact backward": ["--backward", "exact"],
+    "no block of the head left out": ["--head-skip", "0"],
+    "no cache": ["--no-cache"],
+    "full depth": ["--first-layer", "0"],
+    "dense fp32 base": ["--dtype", "fp32"],
+}
+
+
+def ceiling(shape, run, window, fp32, int8, integer, tokens=512):
+    """Tokens a second of a run with windows of `window` layers."""
+    d, ffn, layers, heads, kv, dim, vocab = SHAPES[shape]
+    linears = 2 * d * heads * dim + 2 * d * kv * dim + 3 * d * ffn
+    ends = 2 * (d + heads * dim) + 2 * (d + kv * dim) + 3 * (d + ffn)
+    attention = 2 * heads * dim * tokens
+    exact, small, whole = 0.85 * fp32, 0.60 * fp32, 0.70 * int8
+    dense = run.get("bits", 0) == 0
+    forward = exact if dense else whole
+    back = whole if integer and not dense else exact
+    computed = run.get("head_blocks_in_gradient", {}).get("of_hidden_states", 1)
+    learned = run["supervised_share"]
+    seconds = window * (2 * linears / forward + 2 * linears / back + 3.5 * attention / small
+                        + 6 * run["rank"] * ends / small)
+    seconds += learned * 2 * vocab * d * (1 / forward + computed / back)
+    seconds += learned * 6 * run["head_lora_rank"] * (vocab + d) / small
+    trunk = run["trunk_tokens"] / run["tokens"]
+    seconds += trunk * run["window_begin"] * (2 * linears / forward + attention / small)
+    return 1 / seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--edgewise", required=True)
+    parser.add_argument("--fp32", type=float, required=True, help="Gflop/s")
+    parser.add_argument("--int8", type=float, required=True, help="Gop/s")
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--documents", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rival", nargs="*", default=[], help="SHAPE=TOKENS_PER_SECOND")
+    args = parser.parse_args()
+    rivals = {name: float(value) for name, value in (r.split("=") for r in args.rival)}
+    print("| shape | setting | layers tuned | rank | tokens/s | against the rival | ceiling "
+          "| share | trunk | forward | head | backward | update | peak MiB | sum of parts MiB |")
+    print("|" + "---|" * 15)
+    for shape in args.shapes:
+        for setting in args.settings:
+            options = SETTINGS[setting]
+            form = [] if "--dtype" in options else ["--bits", str(args.bits)]
+            out = subprocess.run(
+                [args.edgewise, "bench", "tune", "--method", "edge", "--shape", shape, "--threads",
+                 str(args.threads), "--documents", str(args.documents), "--epochs",
+                 str(args.epochs), *form, *options, "--json", "--quiet"],
+                check=True, capture_output=True, text=True)
+            run = json.loads(out.stdout)
+            layers = SHAPES[shape][2]
+            window = layers / run["exits"] if run["exits"] > 1 else layers - run["window_begin"]
+            top = ceiling(shape, run, window, args.fp32 * 1e9, args.int8 * 1e9,
+                          "exact" not in options)
+            speed = run["tokens_per_second"]
+            parts = [1e6 * run["seconds_of"][k] / run["tokens"]
+                     for k in ("trunk", "window_forward", "head", "window_backward", "optimizer")]
+            parts[0] += 1e6 * run["seconds_of"]["start_states"] / run["tokens"]
+            rival = f"{speed / rivals[shape]:.1f} x" if shape in rivals else ""
+            traced = sum(run["memory"]["categories"].values())
+            print(f"| {shape} | {setting} | {window:g} of {layers} | {run['rank']}, head "
+                  f"{run['head_lora_rank']} | {speed:.0f} | {rival} | {top:.0f} "
+                  f"| {100 * speed / top:.0f}% | " + " | ".join(f"{p:.0f}" for p in parts)
+                  + f" | {run['peak_rss_bytes'] / 2**20:.0f} | {traced / 2**20:.0f} |",
+                  flush=True)
+
+
+if __name__ == "__main__":
+    main()
