@@ -18,7 +18,7 @@ namespace edgewise::kernels {
 namespace {
 
 // Hidden rows and their gradients of one chunk, and packed tiles in flight.
-constexpr int64_t kChunkBytes = 8 << 20;
+constexpr int64_t kChunkBytes = 10 << 20;
 constexpr int64_t kTilesBytes = 4 << 20;
 constexpr int64_t kMaxTiles = 8;
 // When blocks may be left out, the gradient of the first tiles waits for the final log-sum-exp: the
@@ -60,10 +60,13 @@ class HeadLossRun {
       if (want_dx_) dxb_ = FloatBuffer::Zeros(a_.tokens * r_);
     }
     const int64_t labelled = static_cast<int64_t>(rows_.size());
-    const int64_t row_bytes = (h_ + r_) * kFloat * (want_dx_ ? 2 : 1);
-    const int64_t max_chunk = std::max(group_, kChunkBytes / row_bytes / group_ * group_);
-    for (int64_t begin = 0; begin < labelled; begin += max_chunk) {
-      Chunk(begin, std::min(max_chunk, labelled - begin));
+    const int64_t x_bytes = packer_.integer() != nullptr ? h_ + r_ * kFloat : (h_ + r_) * kFloat;
+    const int64_t row_bytes = x_bytes + (want_dx_ ? (h_ + r_) * kFloat : 0);
+    const int64_t most = std::max(group_, kChunkBytes / row_bytes / group_ * group_);
+    // Each chunk packs the whole head: as few as fit, and none of a few rows.
+    const int64_t chunk = RoundUp(CeilDiv(labelled, CeilDiv(labelled, most)), group_);
+    for (int64_t begin = 0; begin < labelled; begin += chunk) {
+      Chunk(begin, std::min(chunk, labelled - begin));
     }
     FinishLora();
     result_.dhidden_blocks = dhidden_blocks_;

@@ -14,9 +14,9 @@
 namespace edgewise::tune {
 namespace {
 
-// The most that the kernels pack at once (8 MiB of rows and 4 MiB of tiles in the head's loss, less
-// elsewhere), and what each thread packs for itself.
-constexpr int64_t kSharedScratch = int64_t{12} << 20;
+// The most that the kernels pack at once (10 MiB of rows and 4 MiB of tiles in the head's loss,
+// less elsewhere), and what each thread packs for itself.
+constexpr int64_t kSharedScratch = int64_t{14} << 20;
 constexpr int64_t kScratchPerThread = int64_t{2} << 20;
 
 // Which gradients full fine-tuning wants, without storage behind them.
