@@ -21,7 +21,11 @@ struct Sums {
   // `col` and `n`: the task's columns of Y, whole tiles if n is `width`.
   static Sums Of(const Call& call, const Work& work, int64_t col, int64_t n, int64_t width,
                  int64_t row0) {
-    const bool in_place = call.x.grouped && call.bias == nullptr && !call.add && n == width;
+    // Rows of Y that are a multiple of 4 KiB apart share few sets of the caches: not for sums that
+    // come back panel after panel.
+    const bool apart = call.ldy % 1024 != 0 || call.w.layout().units <= kPanelUnits;
+    const bool in_place =
+        call.x.grouped && call.bias == nullptr && !call.add && n == width && apart;
     if (in_place) return {call.y + row0 * call.ldy + col, call.ldy, true};
     return {work.c, width, false};
   }
