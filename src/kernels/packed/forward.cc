@@ -31,9 +31,37 @@ struct Sums {
   }
 };
 
+// Packed weights that are needed next and still in memory: fetched bit by bit while others are
+// multiplied.
+struct Ahead {
+  const uint8_t* at[kMaxTiles];
+  int64_t tiles = 0, lines = 0;  // cache lines of each tile
+
+  // Units [first, first + count) of tiles that follow each other. Dense ones only: where the others
+  // lie depends on the data.
+  static Ahead Of(const PackedMatrix& w, int64_t tile, int64_t tiles, int64_t first,
+                  int64_t count) {
+    Ahead a;
+    if (w.format().structure != Structure::kDense) return a;
+    a.tiles = tiles;
+    a.lines = count * w.format().bits;
+    for (int64_t t = 0; t < tiles; ++t) {
+      a.at[t] = w.values(tile + t) + first * 64 * w.format().bits;
+    }
+    return a;
+  }
+  // Part `i` of `parts`.
+  void Fetch(int64_t i, int64_t parts) const {
+    const int64_t all = tiles * lines;
+    for (int64_t l = all * i / parts; l < all * (i + 1) / parts; ++l) {
+      __builtin_prefetch(at[l / lines] + l % lines * 64, 0, 2);
+    }
+  }
+};
+
 // C += panel * activations for all rows of the task; `fresh`: C = that.
 void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, int64_t tiles,
-              int64_t segments, int64_t row0, int64_t rows) {
+              int64_t segments, int64_t row0, int64_t rows, const Ahead& ahead) {
   TileProduct p;
   p.tiles = static_cast<int>(tiles);
   p.w = work.panel;
@@ -53,6 +81,7 @@ void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, 
   p.ldc = sums.ldc;
   p.fresh = fresh;
   p.Describe();
+  const int64_t parts = CeilDiv(rows, int64_t{kMaxProductRows});
   for (int64_t i = 0; i < rows; i += kMaxProductRows) {
     p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
     p.a = call.x.q + (row0 + i) * call.x.stride;
@@ -60,12 +89,19 @@ void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, 
     p.a_scales = call.x.scales + (row0 + i) * call.x.scales_stride;
     p.c = sums.c + i * p.ldc;
     call.table.tile_product(p);
+    ahead.Fetch(i / kMaxProductRows, parts);
   }
 }
 
-// Tiles [tile, tile + tiles) of a dense, unstructured or N:M matrix.
+// Units of a panel, from `u` on.
+int64_t PanelUnits(int64_t units, int64_t u) {
+  return units - u <= kPanelUnits ? units - u : kChunkUnits;
+}
+
+// Tiles [tile, tile + tiles) of a dense, unstructured or N:M matrix. `next`: what is likely to be
+// computed after them.
 void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int64_t row0,
-                  int64_t rows) {
+                  int64_t rows, const Ahead& next) {
   const PackedFormat& f = call.w.format();
   const int64_t units = call.w.layout().units;
   const int64_t cols = RoundUp(f.cols, 16);
@@ -74,7 +110,7 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
       Sums::Of(call, work, y_col, std::min(width, call.range.end - tile * kTileRows), width, row0);
   SparseCursor cursors[kMaxTiles];
   for (int64_t u = 0, count = 0; u < units; u += count) {
-    count = units - u <= kPanelUnits ? units - u : kChunkUnits;
+    count = PanelUnits(units, u);
     const int64_t col = u * kUnitCols;
     const int64_t first = call.reader.GroupOf(col);
     const int64_t groups = f.group == 0 ? 1
@@ -93,7 +129,9 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
     }
     int64_t segments = 0;
     AddSegments(call, col, std::min(count * kUnitCols, cols - col), 0, &work, &segments);
-    Multiply(call, work, sums, u == 0, tiles, segments, row0, rows);
+    const int64_t end = u + count;
+    Multiply(call, work, sums, u == 0, tiles, segments, row0, rows,
+             end < units ? Ahead::Of(call.w, tile, tiles, end, PanelUnits(units, end)) : next);
   }
   if (!sums.in_place) Finish(call, work, tile, tiles, row0, rows);
 }
@@ -125,7 +163,7 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
       AddSegments(call, col, std::min<int64_t>(f.block_cols, RoundUp(f.cols, 16) - col), i * groups,
                   &work, &segments);
     }
-    Multiply(call, work, {work.c, kTileRows, false}, b == begin, 1, segments, row0, rows);
+    Multiply(call, work, {work.c, kTileRows, false}, b == begin, 1, segments, row0, rows, {});
   }
   Finish(call, work, tile, 1, row0, rows);
 }
@@ -192,12 +230,19 @@ struct Product {
     const Work work = Work::Take(ctx, worker, width, rows);
     const int64_t first = few ? cuts[task + 1] : task % panels;
     const int64_t last = few ? cuts[task] : first + 1;
+    // Every thread takes one of the tasks that follow.
+    Ahead next;
+    if (!few && task >= ctx.threads()) {
+      const int64_t then = tile0 + (task - ctx.threads()) % panels * width;
+      next = Ahead::Of(call.w, then, std::min(width, tile_end - then), 0,
+                       PanelUnits(call.w.layout().units, 0));
+    }
     for (int64_t p = first; p < last; ++p) {
       const int64_t tile = tile0 + p * width;
       if (blocks) {
         ForwardBlocks(call, work, tile, row0, rows);
       } else {
-        ForwardTiles(call, work, tile, std::min(width, tile_end - tile), row0, rows);
+        ForwardTiles(call, work, tile, std::min(width, tile_end - tile), row0, rows, next);
       }
     }
   }
