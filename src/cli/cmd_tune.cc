@@ -331,6 +331,8 @@ class Tune : public Command {
     EW_ASSIGN(r.method, model::ParseWorkloadMethod(flags_.method));
     r.rank = memory.method.lora.r;
     r.last_layers = memory.method.last_layers;
+    r.head_skip_below =
+        edge != nullptr ? edge->options().head_skip_below : memory.method.head_skip_below;
     r.recompute = plan->recompute;
     r.grad_accum = flags_.grad_accum;
     r.validations = 1 + (flags_.no_eval_at_start ? 0 : 1) +

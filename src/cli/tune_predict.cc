@@ -32,6 +32,7 @@ model::WorkloadOptions OptionsOf(const PredictRequest& r, const MeanBatch& batch
   o.head_rank = r.head_rank;
   o.last_layers = r.last_layers;
   o.integer_backward = r.integer_backward;
+  o.head_skip_below = r.head_skip_below;
   return o;
 }
 

@@ -35,6 +35,7 @@ struct PredictRequest {
   model::WorkloadMethod method = model::WorkloadMethod::kLora;
   int64_t rank = 8, head_rank = 0, last_layers = 0;
   bool integer_backward = false;
+  float head_skip_below = 0;
   bool recompute = false;
   int64_t grad_accum = 1;
   int64_t validations = 0;

@@ -265,6 +265,7 @@ class Describer {
     op.bits = head_.bits;
     op.group = head_.group;
     op.rank = o_.method == WorkloadMethod::kEdge ? o_.head_rank : 0;
+    op.skip_below = o_.head_skip_below;
     op.weight_bytes = head_.bytes;
     op.gops = (Full() ? 6e-9 : 4e-9) * static_cast<double>(op.tokens) *
               static_cast<double>(c_.vocab) * static_cast<double>(c_.hidden);

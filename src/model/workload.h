@@ -31,6 +31,7 @@ struct WorkloadOptions {
   bool trunk = false;           // kEdge: the layers below the window are computed in the step
   int64_t head_rank = 0;        // kEdge: LoRA on the head
   bool integer_backward = false;
+  float head_skip_below = 0;    // kernels::HeadLossArgs::skip_below
   double supervised = 1;        // share of the tokens that carry loss
   int64_t document_tokens = 0;  // mean length of the documents in a micro-batch; 0: a single one
   bool recompute = false;

@@ -22,8 +22,9 @@ struct Op {
   bool blocks = false;
   double gops = 0;  // 10^9 operations of the dense product, or bytes
   int64_t weight_bytes = 0;
-  int64_t rank = 0;  // of an adapter (kHeadLoss: the head's); of a head in kAttention, kRotary
-  int group = -1;    // columns per scale, 0: one per row; -1: unknown
+  int64_t rank = 0;      // of an adapter (kHeadLoss: the head's); of a head in kAttention, kRotary
+  int group = -1;        // columns per scale, 0: one per row; -1: unknown
+  float skip_below = 0;  // of kHeadLoss: gradients of less probable blocks are left out
 };
 
 // One layer (or the embedding, or the head) of one micro-batch in one direction: a square of the

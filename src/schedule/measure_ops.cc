@@ -1,6 +1,7 @@
 // How long single operations take: every kind on operands of its own.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <memory>
 
 #include "base/aligned_buffer.h"
@@ -181,7 +182,9 @@ double AttentionSeconds(ExecContext& ctx, const Op& op) {
 Result<double> HeadSeconds(ExecContext& ctx, const Op& op) {
   const int64_t vocab = std::min(op.out, kMaxVocabulary), n = op.tokens, r = op.rank;
   EW_ASSIGN(const Weights w, MakeWeights(op, vocab));
-  const FloatBuffer x = RandomFloats(n * op.in, 2);
+  // Of unit variance, as behind a norm: which blocks may be skipped depends on it.
+  FloatBuffer x = RandomFloats(n * op.in, 2);
+  for (float& v : x.span()) v *= std::sqrt(12.0f);
   FloatBuffer dx(n * op.in);
   std::vector<int32_t> targets(static_cast<size_t>(n));
   for (int64_t t = 0; t < n; ++t) {
@@ -194,6 +197,8 @@ Result<double> HeadSeconds(ExecContext& ctx, const Op& op) {
   args.targets = targets.data();
   args.grad_scale = 1.0f / static_cast<float>(n);
   args.dhidden = dx.data();
+  // Probabilities are spread over fewer entries here.
+  args.skip_below = op.skip_below * static_cast<float>(op.out) / static_cast<float>(w.ref.rows);
   if (op.kind == KernelKind::kHeadLossInt8) args.backward = kernels::BackwardMode::kInteger;
   FloatBuffer a, b, da, db;
   if (r > 0) {
