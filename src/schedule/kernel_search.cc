@@ -20,8 +20,9 @@ namespace {
 constexpr int64_t kTileCounts[] = {1, 2, 4};
 constexpr int64_t kRowCounts[] = {32, 64, 128, 256, 512};
 // Rounds in which candidates are measured in turn, so that what else the machine does meets all of
-// them alike.
-constexpr int kRounds = 5;
+// them alike. Short products get more rounds, since one disturbance is a larger share of them.
+constexpr int kFewestRounds = 5, kMostRounds = 40;
+constexpr double kEnoughSeconds = 0.02;
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -55,10 +56,13 @@ class Meter {
     for (float& v : x_.span()) v = rng.NextFloat() - 0.5f;
   }
 
-  // Fastest of kRounds of each, in turn; null: the kernel's default.
+  // Fastest of several runs of each, in turn; null: the kernel's default.
   std::vector<double> Measure(const std::vector<const ProductTiling*>& tilings) {
     std::vector<double> best(tilings.size(), 1e30);
-    for (int round = 0; round <= kRounds; ++round) {
+    double spent = 0;  // on each of them
+    for (int round = 0; round <= kMostRounds && (round <= kFewestRounds || spent < kEnoughSeconds);
+         ++round) {
+      const double began = Now();
       for (size_t i = 0; i < tilings.size(); ++i) {
         w_.set_tiling(tilings[i] != nullptr ? *tilings[i] : ProductTiling{});
         const double start = Now();
@@ -67,6 +71,7 @@ class Meter {
         const double took = Now() - start;
         if (round > 0) best[i] = std::min(best[i], took);
       }
+      spent += (Now() - began) / static_cast<double>(tilings.size());
     }
     return best;
   }

@@ -38,7 +38,7 @@ struct KernelSearchResult {
 
 struct KernelSearchOptions {
   int64_t tokens = 512;
-  int measure = 4;          // of the candidates, after the default
+  int measure = 6;          // of the candidates, after the default
   bool exhaustive = false;  // measure all of them, too, for comparison
 };
 
