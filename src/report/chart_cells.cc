@@ -37,12 +37,16 @@ size_t LabelEvery(const std::vector<std::string>& labels, double step) {
   return labels.size();
 }
 
+// A text that would touch the one before is left out.
 void DrawXTicks(Svg& svg, const Axis& x, double y, double width) {
+  double free_from = -1e9;
   for (double tick : x.ticks) {
     const std::string text = TickText(tick, x);
-    const double w = TextWidth(text);
+    const double w = TextWidth(text), at = std::clamp(x.At(tick), w / 2, width - w / 2);
     svg.Line({x.At(tick), y}, {x.At(tick), y + 4}, "axis");
-    svg.Text(std::clamp(x.At(tick), w / 2, width - w / 2), y + 17, Anchor::kMiddle, text, "muted");
+    if (at - w / 2 < free_from) continue;
+    free_from = at + w / 2 + 6;
+    svg.Text(at, y + 17, Anchor::kMiddle, text, "muted");
   }
 }
 

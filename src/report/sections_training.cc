@@ -105,13 +105,13 @@ std::string ExitsSection(const RunReport& r) {
   const auto add = [&](const std::string& name, double loss, int color) {
     if (std::isfinite(loss)) chart.bars.push_back({name, loss, LossText(loss), color});
   };
+  const std::string chosen = TextAt(vote, {"rule"});
   for (size_t e = 0; e < exits.size() && e < kMaxExits; ++e) {
     const double layers = NumberAt(exits[e], {"layers"}, kNone);
     add(std::isfinite(layers) ? fmt::format("exit after {:.0f} layers", layers)
                               : ExitName(static_cast<int>(e)),
-        NumberAt(exits[e], {"loss"}, kNone), 0);
+        NumberAt(exits[e], {"loss"}, kNone), chosen == fmt::format("single:{}", e) ? 1 : 0);
   }
-  const std::string chosen = TextAt(vote, {"rule"});
   if (const Json& rules = At(vote, {"rules"}); rules.is_object()) {
     for (const auto& [name, score] : rules.items()) {
       if (name.starts_with("single") || chart.bars.size() > 2 * kMaxExits) continue;
@@ -123,7 +123,7 @@ std::string ExitsSection(const RunReport& r) {
   const double gain = NumberAt(vote, {"gain_over_best_exit", "mean"}, kNone);
   const double low = NumberAt(vote, {"gain_over_best_exit", "low"}, kNone);
   if (chosen.starts_with("single")) {
-    title = "One exit alone is best; nothing is voted on";
+    title = "One exit alone was as good as any vote, and decides";
   } else if (std::isfinite(gain)) {
     title = fmt::format("Voting by '{}' {} the best exit alone, by {:.2g} nats", chosen,
                         low > 0     ? "beats"
@@ -136,7 +136,7 @@ std::string ExitsSection(const RunReport& r) {
                         "Shorter is better; measured on held-out data that the vote was not fitted "
                         "to.",
                         {{"exits alone", 0, Mark::kLine, true},
-                         {"chosen rule", 1, Mark::kLine, true},
+                         {"chosen", 1, Mark::kLine, true},
                          {"other rules", 7, Mark::kLine, true}},
                         [&](double width) { return DrawBars(chart, width); }));
 }

@@ -22,6 +22,27 @@ for what in "Learning" "Memory" "Compression" "What it answers" "Provenance"; do
   grep -q "<h2>$what" "$WORK/run/report.html" || fail "the report has no section '$what'"
 done
 
+# Two windows with exits under a memory limit, and a plan: what a run of adaptive tuning shows.
+run 0 edge tune "$model" --data "$WORK/data" --max-steps 6 --batch-size 8 --grad-accum 1 \
+  --eval-every 2 --method edge --exits 2 --trunk cumulative --first-layer 0 --rank 4 \
+  --memory 256MiB --report-samples 0 -o "$WORK/edge" --json
+run 0 plan plan "$model" --device devices/edge-llm-accelerator.json --method edge --exits 2 \
+  -o "$WORK/plan.json"
+# Losses as small as those of a task that was learned well: their ticks are wide.
+python3 - "$WORK/edge/edgewise.json" <<'EOP'
+import json, sys
+run = json.load(open(sys.argv[1]))
+for score in run["exits"] + list(run["vote"]["rules"].values()):
+    score["loss"] *= 1e-4
+json.dump(run, open(sys.argv[1], "w"))
+EOP
+run 0 edge_report report "$WORK/edge" -o "$WORK/edge.html" --plan "$WORK/plan.json"
+for what in "Learning" "Exits and vote" "Memory" "Predicted and measured" "Schedule"; do
+  grep -q "<h2>$what" "$WORK/edge.html" || fail "the report of an edge run has no section '$what'"
+done
+grep -q "validation, exit 2" "$WORK/edge.html" || fail "the exits have no curves of their own"
+grep -q "activations: " "$WORK/edge.html" || fail "memory is not shown by purpose"
+
 # What a sample holds must not become markup.
 printf '%s\n' '{"messages": [{"role": "user", "content": "<script>alert(1)</script>"}, {"role": "assistant", "content": "<img src=x onerror=alert(2)>"}]}' \
   >"$WORK/hostile.jsonl"
@@ -38,7 +59,9 @@ grep -q "<h2>Sensitivity" "$WORK/page.html" || fail "the report has no section '
 run 1 norun report && says norun "no RUN"
 run 2 notarun report "$WORK/data" && says notarun "not a run"
 
-python3 tests/report/check_page.py "$WORK/page.html"
-code=$?
-[ $code = 0 ] || [ $code = 77 ] || fail "the page has faults"
+for page in page edge; do
+  python3 tests/report/check_page.py "$WORK/$page.html"
+  code=$?
+  [ $code = 0 ] || [ $code = 77 ] || fail "$page.html has faults"
+done
 finish
