@@ -142,11 +142,13 @@ TEST_F(RunReportTest, PredictedAndMeasured) {
   EXPECT_THAT(html, HasSubstr("everything is within 5%"));
   EXPECT_THAT(html, HasSubstr("-1.6%"));
   EXPECT_THAT(html, Not(HasSubstr("time of a step")));
+  r->run["memory"] = {{"peak_bytes", 100 << 20}, {"categories", {{"weights", 90 << 20}}}};
   r->run["prediction"]["step_seconds"] = 0.1;
   r->run["measured"]["step_seconds"] = 0.2;
   html = RenderReport(*r);
   EXPECT_THAT(html, HasSubstr("time of a step"));
   EXPECT_THAT(html, HasSubstr("-50.0%"));
+  EXPECT_THAT(html, HasSubstr("-10.0%"));
 }
 
 TEST_F(RunReportTest, Schedule) {

@@ -129,6 +129,13 @@ std::string PredictionSection(const RunReport& r) {
   const auto time = [](double seconds) { return FormatSeconds(seconds); };
   const auto step = [](double seconds) { return fmt::format("{:.1f} ms", 1e3 * seconds); };
   add("peak memory", number({"plan", "predicted_peak_bytes"}), number({"peak_rss_bytes"}), size);
+  double parts = 0;
+  if (const Json& categories = At(r.run, {"memory", "categories"}); categories.is_object()) {
+    for (const auto& [name, bytes] : categories.items()) {
+      if (bytes.is_number()) parts += bytes.get<double>();
+    }
+  }
+  add("memory, its parts added up", parts, number({"memory", "peak_bytes"}), size);
   add("time of the run", number({"plan", "predicted_seconds"}), number({"seconds"}), time);
   add("time of a step", number({"prediction", "step_seconds"}),
       number({"measured", "step_seconds"}), step);
