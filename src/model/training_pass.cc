@@ -228,9 +228,9 @@ PassMemory TrainingPass::memory() const {
 
 Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const PassOptions& o) {
   Impl& p = *impl_;
-  PassTimes unused;
-  PassTimes& times = o.stages != nullptr ? *o.stages : unused;
-  Stopwatch watch(o.stages != nullptr);
+  PassPhases unused;
+  PassPhases& phases = o.phases != nullptr ? *o.phases : unused;
+  Stopwatch watch(o.phases != nullptr);
   EW_RETURN_IF_ERROR(p.CheckOptions(o));
   EW_RETURN_IF_ERROR(p.Check(batch));
   const PassMemory need = MemoryNeeded(o);
@@ -275,7 +275,7 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
     if (o.observe) o.observe(layer + 1, x);
   }
 
-  watch.AddTo(&times.forward);
+  watch.AddTo(&phases.forward);
   kernels::HeadLossResult result;
   if (o.head.head != nullptr) {
     result = p.Head(batch, o, layout);
@@ -283,7 +283,7 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
     EW_ASSIGN(const HeldWeights held, HeldWeights::Head(p.model));
     result = p.Head(batch, o, layout);
   }
-  watch.AddTo(&times.head);
+  watch.AddTo(&phases.head);
   if (!layout.backward) return result;
 
   // Backward, down to the lowest layer with anything to train.
@@ -306,7 +306,7 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
     kernels::EmbeddingBackward(p.ctx, n, batch.ids.data(), p.config().vocab, width,
                                p.config().embed_scale, layout.dhidden, o.gradients->embedding);
   }
-  watch.AddTo(&times.backward);
+  watch.AddTo(&phases.backward);
   return result;
 }
 

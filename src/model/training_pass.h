@@ -42,7 +42,7 @@ struct ExitHead {
 };
 
 // Seconds of the parts of TrainingPass::Run, added up over its runs.
-struct PassTimes {
+struct PassPhases {
   double forward = 0;   // layers
   double head = 0;      // final norm, head, loss and their gradients
   double backward = 0;  // layers
@@ -86,8 +86,8 @@ struct PassOptions {
   // and after each layer; and with (-1, normed hidden) after the final norm.
   std::function<void(int64_t, const float*)> observe;
   LinearObserver* linears = nullptr;  // sees the inputs and output gradients of every linear
-  PartTimes* times = nullptr;         // seconds by kind of kernel are added here
-  PassTimes* stages = nullptr;        // and by stage of the pass here
+  PartTimes* times = nullptr;         // the parts' seconds are added here
+  PassPhases* phases = nullptr;       // added to
 };
 
 // logits [rows, vocab] = head(norm(hidden [rows, hidden])). Scratch: normed [rows, hidden], xa

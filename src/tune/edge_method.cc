@@ -305,7 +305,7 @@ Result<LossSum> EdgeMethod::Micro(const TokenBatch& batch, const MicroContext& c
   const double begin = Now();
   EW_ASSIGN(o.start_hidden, Start(batch, current_));
   times_.start += Now() - begin;
-  o.stages = &times_.pass;
+  o.phases = &times_.pass;
   o.grad_scale = context.grad_scale;
   o.dropout_seed = context.seed;
   o.dropout_key =

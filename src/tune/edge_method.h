@@ -56,9 +56,9 @@ struct EdgeOptions {
 
 // Seconds of the parts of a run so far.
 struct EdgeTimes {
-  double trunk = 0;       // making cached states ahead of the steps
-  double start = 0;       // states at the windows' starts: read from the cache, or computed
-  model::PassTimes pass;  // training passes of windows
+  double trunk = 0;        // making cached states ahead of the steps
+  double start = 0;        // states at the windows' starts: read from the cache, or computed
+  model::PassPhases pass;  // training passes of windows
 };
 
 class EdgeMethod : public Method {
