@@ -82,9 +82,11 @@ void Progress::Line(std::string_view text, const char* color) {
 }
 
 void Progress::OnStep(const StepEvent& e) {
+  // The first step waits for data, cached states and memory that is touched for the first time: it
+  // says nothing about those that follow.
   if (first_step_ < 0) {
-    first_step_ = e.step - 1;
-    first_elapsed_s_ = 0;
+    first_step_ = e.step;
+    first_elapsed_s_ = e.elapsed_s;
   }
   if (std::isfinite(e.loss)) {
     ema_ = kEmaDecay * ema_ + (1 - kEmaDecay) * e.loss;

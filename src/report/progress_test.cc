@@ -53,6 +53,16 @@ TEST(Progress, PlainPrintsEveryInterval) {
   EXPECT_NE(out.find("eta 16:29"), std::string::npos) << out;  // 989 steps of one second
 }
 
+TEST(Progress, ASlowFirstStepDoesNotCountInTheEta) {
+  std::string out;
+  Progress p({.style = ProgressStyle::kPlain, .plain_interval_s = 0},
+             [&](std::string_view s) { out += s; });
+  p.On(Step(1, 100));
+  EXPECT_EQ(out.find("eta"), std::string::npos) << out;
+  p.On(Step(2, 101));
+  EXPECT_NE(out.find("eta 16:38"), std::string::npos) << out;  // 998 steps of one second
+}
+
 TEST(Progress, LiveRewritesOneLineAndCutsIt) {
   std::string out;
   Progress p({.style = ProgressStyle::kLive, .columns = 30}, [&](std::string_view s) { out += s; });
