@@ -51,7 +51,7 @@ class Merge : public Command {
   std::string summary() const override { return "Fold an adapter into its model's weights"; }
 
   void Declare(CLI::App& app) override {
-    app.add_option("model", model_, "Hugging Face directory or hub id of the base");
+    app.add_option("model,-m,--model", model_, "Hugging Face directory or hub id of the base");
     app.add_option("--adapter,--lora", adapter_, "PEFT adapter or run directory");
     app.add_option("-o,--output", out_, "Directory to write");
     app.add_option("--dtype", dtype_, "Type of the written matrices: as-stored, fp32, bf16, fp16")

@@ -59,7 +59,7 @@ class PlanCommand : public Command {
   void Declare(CLI::App& app) override {
     std::string shapes;
     for (const std::string& shape : model::NamedShapes()) shapes += " " + shape;
-    app.add_option("model", model_, "Hugging Face directory, GGUF file or hub id");
+    app.add_option("model,-m,--model", model_, "Hugging Face directory, GGUF file or hub id");
     app.add_option("--shape", shape_, "Instead of a model, one of:" + shapes);
     app.add_option("--memory", memory_, "Most resident memory, for example 2GiB");
     app.add_option("--method", method_, "lora, last-n, full, edge")

@@ -18,7 +18,7 @@ class Tokenize : public Command {
   std::string summary() const override { return "Show the tokens of a text"; }
 
   void Declare(CLI::App& app) override {
-    app.add_option("model", model_, "Hugging Face directory, GGUF file or hub id");
+    app.add_option("model,-m,--model", model_, "Hugging Face directory, GGUF file or hub id");
     app.add_option("--text", text_, "The text");
     app.add_option("--file", file_, "Read the text from a file");
     app.add_flag("--no-special", no_special_,

@@ -58,6 +58,7 @@ class Tune : public Command {
  private:
   Status Train(Invocation& inv) {
     EW_RETURN_IF_ERROR(CheckFlags());
+    if (flags_.out.empty()) flags_.out = DefaultRunDirectory(flags_.model);
     EW_ASSIGN(tune::ModelMethodOptions method_options, MethodOptions(flags_));
     EW_ASSIGN(tune::TrainOptions train_options, TrainerOptions(flags_));
     model::LoadOptions load;
@@ -182,9 +183,6 @@ class Tune : public Command {
   Status CheckFlags() const {
     if (flags_.model.empty()) return InvalidArgument("no MODEL is named");
     if (flags_.data.empty()) return InvalidArgument("no data is named (--data)");
-    if (flags_.out.empty() && !flags_.dry_run) {
-      return InvalidArgument("no run directory is named (-o)");
-    }
     return Status::Ok();
   }
 

@@ -1,5 +1,8 @@
 #include "cli/describe.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 
 namespace edgewise::cli {
@@ -33,16 +36,19 @@ void SplitType(const std::string& type, OptionDoc* doc) {
 
 OptionDoc DescribeOption(const CLI::Option& option) {
   OptionDoc doc;
-  doc.positional = option.get_lnames().empty() && option.get_snames().empty();
+  doc.positional = option.get_positional();
   for (const std::string& name : option.get_lnames()) doc.names.push_back("--" + name);
   for (const std::string& name : option.get_snames()) doc.names.push_back("-" + name);
-  if (doc.positional) doc.names.push_back(option.get_name());
   doc.takes_value = option.get_items_expected_max() > 0;
   doc.required = option.get_required();
   if (doc.takes_value) SplitType(option.get_type_name(), &doc);
   doc.default_value = option.get_default_str();
   doc.help = option.get_description();
   doc.group = option.get_group();
+  if (doc.positional) {
+    if (!doc.names.empty()) doc.help += fmt::format(" (also {})", fmt::join(doc.names, ", "));
+    doc.names = {option.get_name(true)};
+  }
   return doc;
 }
 

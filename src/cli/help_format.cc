@@ -46,6 +46,7 @@ std::string HelpFormatter::make_help(const CLI::App* app, std::string name,
 std::string HelpFormatter::make_option(const CLI::Option* option, bool positional) const {
   const OptionDoc doc = DescribeOption(*option);
   if (positional) return TwoColumns(doc.names.front(), doc.help);
+  if (doc.positional) return "";  // its other names stand beside it, above
   // Long names stand first in the description.
   std::string head = doc.names.front() + ValueName(doc);
   std::vector<std::string> others;

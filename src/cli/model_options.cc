@@ -18,7 +18,7 @@ namespace edgewise::cli {
 
 void DeclareModel(CLI::App& app, ModelOptions& options) {
   app.add_option(
-      "model", options.model,
+      "model,-m,--model", options.model,
       "Hugging Face directory, GGUF file, hub id, or a run directory of 'edgewise tune'");
   app.add_option("--adapter,--lora", options.adapter,
                  "PEFT adapter, or the run directory of 'edgewise tune'");

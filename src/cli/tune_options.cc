@@ -43,13 +43,23 @@ std::vector<std::string> SplitCommas(const std::string& text) {
 
 }  // namespace
 
+std::string DefaultRunDirectory(std::string model) {
+  while (model.size() > 1 && model.back() == '/') model.pop_back();
+  model.erase(0, model.rfind('/') + 1);
+  model.erase(std::min(model.find('@'), model.size()));
+  if (model.ends_with(".gguf")) model.resize(model.size() - 5);
+  const bool nameless = model.empty() || model == "." || model == "..";
+  return (nameless ? "model" : model) + "-tuned";
+}
+
 void DeclareTune(CLI::App& app, TuneFlags& f) {
   const auto group = [&](const char* name) { app.option_defaults()->group(name); };
-  app.add_option("model", f.model, "Hugging Face directory, GGUF file or hub id");
+  app.add_option("model,-m,--model", f.model, "Hugging Face directory, GGUF file or hub id");
   group("Data and run");
   app.add_option("--data", f.data,
                  "Training data: .jsonl, .json, .txt, or a directory with train/valid files");
-  app.add_option("-o,--output,--output-dir", f.out, "Run directory");
+  app.add_option("-o,--output,--output-dir", f.out,
+                 "Run directory (default: the model's name with -tuned)");
   app.add_option("--valid-data", f.valid_data, "Validation data (default: the directory's)");
   app.add_option("--val-fraction,--val-size", f.val_fraction,
                  "Share of the training data held out when there is no validation data; 0: none")

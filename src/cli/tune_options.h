@@ -56,6 +56,10 @@ struct TuneFlags {
   int64_t report_samples = 4;
 };
 
+// Where a run goes when nothing is said: "Name-tuned" in the current directory for
+// "org/Name@revision", "dir/Name/" and "dir/Name.gguf".
+std::string DefaultRunDirectory(std::string model);
+
 void DeclareTune(CLI::App& app, TuneFlags& flags);
 
 // Error: names the flag.

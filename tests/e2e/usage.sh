@@ -27,6 +27,9 @@ run 1 missing generate && says missing "--prompt"
 run 1 isa generate "$WORK" --prompt x --isa sse9 && says isa "sse9"
 run 2 absent tokenize "$WORK/nothing-here" --text x && says absent "nothing-here"
 
+# MODEL may be named as an option, as in other programs.
+run 2 model_option tokenize --model "$WORK/nothing-here" --text x && says model_option "nothing-here"
+
 run 1 json_error eval --json && check json_error "j['error']['code'] == 1 and j['error']['message']"
 run 1 json_command bogus --json && check json_command "'bogus' in j['error']['message']"
 [ "$(wc -l <"$WORK/json_error.out")" = 1 ] || fail "more than one line of JSON"
