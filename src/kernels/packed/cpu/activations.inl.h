@@ -8,21 +8,33 @@ EW_INLINE float FoldedAt(const QuantizeRow& r, int64_t i) {
   return r.fold == nullptr ? r.x[i] : r.x[i] * r.fold[i];
 }
 
+// Columns [i, end) of whole vectors, four at a time while that goes: body(i) for each vector.
+template <typename Body>
+EW_INLINE int64_t EachVector(int64_t i, int64_t end, Body body) {
+  for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; ++u) body(i + u * kLanes, u);
+  }
+  for (; i + kLanes <= end; i += kLanes) body(i, 0);
+  return i;
+}
+
 template <bool kFold, bool kNoise>
-void QuantizeGroup(const QuantizeRow& r, int64_t begin, int64_t end, float* scale_out) {
+void QuantizeGroup(const QuantizeRow& row, int64_t begin, int64_t end, float* scale_out) {
+  // A copy of our own: no byte that is stored can change what is in it.
+  const QuantizeRow r = row;
+  const auto load = [&](int64_t i) EW_LAMBDA_INLINE {
+    const VF x = LoadF(r.x + i);
+    if constexpr (kFold) return MulF(x, LoadF(r.fold + i));
+    return x;
+  };
   // The largest magnitude by its bits: as unsigned integers, NaN > infinity > finite.
   const VI magnitude = SetI(0x7fffffff);
-  VI top = SetI(0);
-  int64_t i = begin;
-  for (; i + kLanes <= end; i += kLanes) {
-    VF x = LoadF(r.x + i);
-    if constexpr (kFold) x = MulF(x, LoadF(r.fold + i));
-    top = MaxI(top, AndI(BitsOf(x), magnitude));
-  }
-  int32_t lanes[kLanes];
-  StoreI(lanes, top);
-  int32_t max_bits = 0;
-  for (int l = 0; l < kLanes; ++l) max_bits = lanes[l] > max_bits ? lanes[l] : max_bits;
+  VI top[4] = {SetI(0), SetI(0), SetI(0), SetI(0)};
+  int64_t i = EachVector(begin, end, [&](int64_t at, int u) EW_LAMBDA_INLINE {
+    top[u] = MaxI(top[u], AndI(BitsOf(load(at)), magnitude));
+  });
+  int32_t max_bits = ReduceMaxI(MaxI(MaxI(top[0], top[1]), MaxI(top[2], top[3])));
   for (; i < end; ++i) {
     const float x = FoldedAt(r, i);
     int32_t bits;
@@ -40,13 +52,16 @@ void QuantizeGroup(const QuantizeRow& r, int64_t begin, int64_t end, float* scal
   *scale_out = max / 127.0f;
   const float inv = 127.0f / max;
   const VF vinv = SetF(inv);
-  for (i = begin; i + kLanes <= end; i += kLanes) {
-    VF x = LoadF(r.x + i);
-    if constexpr (kFold) x = MulF(x, LoadF(r.fold + i));
-    x = MulF(x, vinv);
-    if constexpr (kNoise) x = FloorF(AddF(x, LoadF(r.noise + i)));
-    StoreAsInt8(r.q + i, ClampI(RoundI(x), -127, 127));
-  }
+  i = EachVector(begin, end, [&](int64_t at, int) EW_LAMBDA_INLINE {
+    VF x = MulF(load(at), vinv);
+    if constexpr (kNoise) {
+      x = FloorF(AddF(x, LoadF(r.noise + at)));
+      StoreAsInt8(r.q + at, ClampI(RoundI(x), -127, 127));
+    } else {
+      // |x| <= max, and two roundings of 2^-24 do not reach 127.5.
+      StoreAsInt8(r.q + at, RoundI(x));
+    }
+  });
   for (; i < end; ++i) {
     float x = FoldedAt(r, i) * inv;
     if constexpr (kNoise) x = __builtin_floorf(x + r.noise[i]);
@@ -76,14 +91,12 @@ void QuantizeRowFn(const QuantizeRow& r) {
   }
   for (int64_t i = r.cols; i < r.padded; ++i) r.q[i] = 0;
   int32_t sum = 0;
-  r.sums[0] = 0;
-  for (int64_t b = 0; b < r.padded / 64; ++b) {
+  int32_t* out = r.sums;
+  *out++ = 0;
+  for (const int8_t *q = r.q, *const end = q + r.padded; q != end; q += 64, out += 4) {
     int32_t four[4];
-    SumsOf16(r.q + b * 64, four);
-    for (int j = 0; j < 4; ++j) {
-      sum += four[j];
-      r.sums[b * 4 + j + 1] = sum;
-    }
+    SumsOf16(q, four);
+    for (int j = 0; j < 4; ++j) out[j] = sum += four[j];
   }
 }
 

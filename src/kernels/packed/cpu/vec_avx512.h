@@ -34,6 +34,10 @@ EW_INLINE VI BroadcastI(const void* p) {
 EW_INLINE VI AddI(VI a, VI b) { return _mm512_add_epi32(a, b); }
 EW_INLINE VI SubI(VI a, VI b) { return _mm512_sub_epi32(a, b); }
 EW_INLINE VI MaxI(VI a, VI b) { return _mm512_max_epi32(a, b); }
+EW_INLINE int32_t ReduceMaxI(VI a) {
+  const __m256i b = _mm256_max_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+  return ReduceMax128(_mm_max_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+}
 EW_INLINE VI ClampI(VI a, int lo, int hi) {
   return _mm512_max_epi32(_mm512_min_epi32(a, SetI(hi)), SetI(lo));
 }

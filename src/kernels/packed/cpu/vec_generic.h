@@ -63,6 +63,11 @@ EW_INLINE int Signed(uint32_t x) { return static_cast<int>(x); }
 EW_INLINE VI MaxI(const VI& a, const VI& b) {
   return MapI([&](int i) { return Signed(a.lane[i]) > Signed(b.lane[i]) ? a.lane[i] : b.lane[i]; });
 }
+EW_INLINE int32_t ReduceMaxI(const VI& a) {
+  int top = Signed(a.lane[0]);
+  for (int i = 1; i < 16; ++i) top = Signed(a.lane[i]) > top ? Signed(a.lane[i]) : top;
+  return top;
+}
 EW_INLINE VI ClampI(const VI& a, int lo, int hi) {
   return MapI([&](int i) {
     const int x = Signed(a.lane[i]);

@@ -15,6 +15,11 @@ EW_INLINE __m128i Expand16(uint32_t mask16, const uint8_t* p) {
   return _mm_unpacklo_epi64(first, second);
 }
 
+EW_INLINE int32_t ReduceMax128(__m128i v) {
+  v = _mm_max_epi32(v, _mm_shuffle_epi32(v, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(v, _mm_shuffle_epi32(v, 0xb1)));
+}
+
 EW_INLINE void Transpose4x4(const uint8_t* in, uint8_t* out) {
   const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(Load128(in), order));
@@ -22,9 +27,13 @@ EW_INLINE void Transpose4x4(const uint8_t* in, uint8_t* out) {
 
 // Sums of each 16 of 64 signed bytes.
 EW_INLINE void SumsOf16(const int8_t* q, int32_t* sums) {
-  for (int i = 0; i < 4; ++i) {
+  const auto halves = [&](int i) EW_LAMBDA_INLINE {
     const __m128i biased = _mm_xor_si128(Load128(q + 16 * i), _mm_set1_epi8(-128));
-    const __m128i halves = _mm_sad_epu8(biased, _mm_setzero_si128());
-    sums[i] = _mm_cvtsi128_si32(halves) + _mm_extract_epi16(halves, 4) - 16 * 128;
-  }
+    return _mm_castsi128_ps(_mm_sad_epu8(biased, _mm_setzero_si128()));
+  };
+  // Sums of 8 are in every second lane.
+  const __m128i low = _mm_castps_si128(_mm_shuffle_ps(halves(0), halves(1), 0x88));
+  const __m128i high = _mm_castps_si128(_mm_shuffle_ps(halves(2), halves(3), 0x88));
+  const __m128i all = _mm_sub_epi32(_mm_hadd_epi32(low, high), _mm_set1_epi32(16 * 128));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(sums), all);
 }
