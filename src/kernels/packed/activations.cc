@@ -74,32 +74,38 @@ void RoundRow(ExecContext& ctx, const float* x, int64_t cols, int64_t group, int
   Int8TableFor(ctx.isa()).quantize_row(r);
 }
 
-QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& p, const float* x, int64_t ldx,
-                           const float* fold, const LinearBackwardOptions& options, void* memory) {
+void QuantizeSomeRows(ExecContext& ctx, int worker, const QuantizePlan& p, const float* x,
+                      int64_t ldx, const float* fold, const LinearBackwardOptions& options,
+                      int64_t begin, int64_t end, void* memory) {
   auto* q = static_cast<int8_t*>(memory);
   auto* sums = reinterpret_cast<int32_t*>(q + RoundUp(p.m * p.stride, 64));
   auto* scales = reinterpret_cast<float*>(sums + p.m * p.sums_stride);
   const Int8Table& table = Int8TableFor(ctx.isa());
+  float* noise = nullptr;
+  if (options.stochastic) {
+    noise = static_cast<float*>(
+        ctx.Scratch(worker, static_cast<size_t>(RoundUp(p.cols, 8)) * sizeof(float)));
+  }
+  for (int64_t i = begin; i < end; ++i) {
+    if (noise != nullptr) FillNoise(options.seed, options.substream, i, p.cols, noise);
+    QuantizeRow r;
+    r.x = x + i * ldx;
+    r.fold = fold;
+    r.noise = noise;
+    r.cols = p.cols;
+    r.padded = p.padded;
+    r.group = p.group;
+    r.q = q + i * p.stride;
+    r.scales = scales + i * p.scales_stride;
+    r.sums = sums + i * p.sums_stride;
+    table.quantize_row(r);
+  }
+}
+
+QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& p, const float* x, int64_t ldx,
+                           const float* fold, const LinearBackwardOptions& options, void* memory) {
   const auto rows = [&](int64_t begin, int64_t end, int worker) {
-    float* noise = nullptr;
-    if (options.stochastic) {
-      noise = static_cast<float*>(
-          ctx.Scratch(worker, static_cast<size_t>(RoundUp(p.cols, 8)) * sizeof(float)));
-    }
-    for (int64_t i = begin; i < end; ++i) {
-      if (noise != nullptr) FillNoise(options.seed, options.substream, i, p.cols, noise);
-      QuantizeRow r;
-      r.x = x + i * ldx;
-      r.fold = fold;
-      r.noise = noise;
-      r.cols = p.cols;
-      r.padded = p.padded;
-      r.group = p.group;
-      r.q = q + i * p.stride;
-      r.scales = scales + i * p.scales_stride;
-      r.sums = sums + i * p.sums_stride;
-      table.quantize_row(r);
-    }
+    QuantizeSomeRows(ctx, worker, p, x, ldx, fold, options, begin, end, memory);
   };
   if (p.m * p.cols <= kSerialElements) {
     rows(0, p.m, 0);

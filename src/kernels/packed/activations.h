@@ -38,6 +38,11 @@ struct QuantizePlan {
 QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& plan, const float* x, int64_t ldx,
                            const float* fold, const LinearBackwardOptions& options, void* memory);
 
+// Rows [begin, end) of the same, by one thread.
+void QuantizeSomeRows(ExecContext& ctx, int worker, const QuantizePlan& plan, const float* x,
+                      int64_t ldx, const float* fold, const LinearBackwardOptions& options,
+                      int64_t begin, int64_t end, void* memory);
+
 // One row, x [cols], into row `row` of `rows`, which lie in memory that may be written.
 void RoundRow(ExecContext& ctx, const float* x, int64_t cols, int64_t group, int64_t row,
               const QuantizedRows& rows);

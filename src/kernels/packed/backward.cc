@@ -41,13 +41,6 @@ SparseCursor CursorAt(const AlignedBuffer& cursors, const PackedMatrix& w, int64
   return cursors.as<SparseCursor>()[tile * CeilDiv(w.layout().units, 2) + pair];
 }
 
-// Scales of the rows' grids, [tiles * 16].
-void RowScales(ExecContext& ctx, const RowGrid& grid, int64_t tile0, int64_t tiles, float* out) {
-  ctx.ParallelFor(tiles, 4, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) grid.Scales(tile0 + t, out + t * kTileRows);
-  });
-}
-
 class IntegerBackward {
  public:
   IntegerBackward(ExecContext& ctx, const PackedMatrix& w, RowRange range)
@@ -58,38 +51,97 @@ class IntegerBackward {
         grid_(reader_, w, table_),
         tile0_(range.begin / kTileRows),
         tiles_(CeilDiv(range.end, kTileRows) - tile0_),
+        pairs_(CeilDiv(f_.cols, kPairCols)),
         cursors_(AllCursors(ctx, reader_, w, range)) {}
 
   void Compute(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy, RowRange range,
                float* dx, int64_t lddx, Accumulate acc, const LinearBackwardOptions& options) {
     const int64_t outs = range.end - range.begin;
     const QuantizePlan plan = QuantizePlan::Make(m, outs, kGradientGroup, 64);
+    // Small matrices are brought to their grid once for all, so that tasks may have few rows.
+    const int64_t panel_bytes = tiles_ * kTileRows * pairs_ * kPairCols;
+    const bool store = f_.structure != Structure::kBlock &&
+                       TaskRows(m, pairs_) < std::min(m, kMaxTaskRows) &&
+                       panel_bytes <= ctx.cpu().l2_bytes;
     const int64_t scale_bytes = RoundUp(tiles_ * kTileRows * 4, 64);
-    auto* memory =
-        static_cast<uint8_t*>(ctx.SharedScratch(static_cast<size_t>(plan.bytes + scale_bytes)));
+    const int64_t stored_bytes = store ? panel_bytes : 0;
+    auto* memory = static_cast<uint8_t*>(
+        ctx.SharedScratch(static_cast<size_t>(plan.bytes + scale_bytes + stored_bytes)));
     fold_ = reinterpret_cast<float*>(memory);
-    RowScales(ctx, grid_, tile0_, tiles_, fold_);
-    dy_ = QuantizeRows(ctx, plan, dy, lddy, fold_, options, memory + scale_bytes);
-    segment_rows_ = plan.group == 0 ? kMaxSegmentCols : plan.group;
+    uint8_t* rounded = memory + scale_bytes;
+    stored_ = store ? rounded + plan.bytes : nullptr;
+    Scales(ctx);
+    // Rounding dY and filling the panels is one walk: threads wait for each other once.
+    constexpr int64_t kRowsAtOnce = 16;
+    const int64_t fills = store ? tiles_ : 0;
+    ctx.pool().Run(fills + CeilDiv(m, kRowsAtOnce), [&](int64_t task, int worker) {
+      if (task < fills) return Store(task);
+      const int64_t row = (task - fills) * kRowsAtOnce;
+      QuantizeSomeRows(ctx, worker, plan, dy, lddy, fold_, options, row,
+                       std::min(row + kRowsAtOnce, m), rounded);
+    });
+    dy_ = QuantizedRows::At(plan, rounded);
+    // A single scale is a group of all outputs.
+    dy_.grouped = true;
 
-    const int64_t panels = CeilDiv(f_.cols, kPairCols);
-    const int64_t task_rows = TaskRows(m, panels);
-    ctx.pool().Run(panels * CeilDiv(m, task_rows), [&](int64_t task, int worker) {
-      const int64_t row0 = task / panels * task_rows;
-      Panel(ctx, worker, task % panels, row0, std::min(task_rows, m - row0), dx, lddx,
+    const int64_t task_rows = store ? StoredTaskRows(m) : TaskRows(m, pairs_);
+    ctx.pool().Run(pairs_ * CeilDiv(m, task_rows), [&](int64_t task, int worker) {
+      const int64_t row0 = task / pairs_ * task_rows;
+      Panel(ctx, worker, task % pairs_, row0, std::min(task_rows, m - row0), dx, lddx,
             acc == Accumulate::kAdd);
     });
   }
 
  private:
+  // Scales of the rows' grids, [tiles * 16].
+  void Scales(ExecContext& ctx) {
+    // Reading so few by one thread takes no longer than waking another.
+    constexpr int64_t kSerialGroups = 512;
+    const auto some = [&](int64_t begin, int64_t end, int) {
+      for (int64_t t = begin; t < end; ++t) grid_.Scales(tile0_ + t, fold_ + t * kTileRows);
+    };
+    if (tiles_ * w_.layout().groups <= kSerialGroups) return some(0, tiles_, 0);
+    ctx.ParallelFor(tiles_, 4, some);
+  }
+
+  // The walk over a stored panel costs little, so there are enough tasks for threads to end
+  // together.
+  int64_t StoredTaskRows(int64_t m) const {
+    constexpr int64_t kEnoughTasks = 32;
+    constexpr int64_t kShortRows = 16 * kMaxProductRows;
+    const int64_t cuts = std::min(CeilDiv(kEnoughTasks, pairs_), CeilDiv(m, kShortRows));
+    return std::min(m, RoundUp(CeilDiv(m, cuts), int64_t{kMaxProductRows}));
+  }
+
+  int64_t PairUnits(int64_t pair) const {
+    return std::min<int64_t>(2, w_.layout().units - 2 * pair);
+  }
+  bool Fill(int64_t t, int64_t pair, uint8_t* out, int64_t stride) const {
+    return grid_.Fill(tile0_ + t, pair, PairUnits(pair), CursorAt(cursors_, w_, t, pair),
+                      fold_ + t * kTileRows, out, stride);
+  }
+  // Stored panels: [pair][16 columns][tiles][256].
+  uint8_t* Stored(int64_t t, int64_t pair) const {
+    return stored_ + pair * kPairCols * tiles_ * kTileRows + t * 256;
+  }
+  void Store(int64_t t) const {
+    for (int64_t pair = 0; pair < pairs_; ++pair) {
+      Fill(t, pair, Stored(t, pair), tiles_ * kTileRows * kTileRows);
+    }
+  }
+
   void Panel(ExecContext& ctx, int worker, int64_t pair, int64_t row0, int64_t rows, float* dx,
              int64_t lddx, bool add) const {
-    const int64_t units = std::min<int64_t>(2, w_.layout().units - 2 * pair);
-    const int64_t width = units * kUnitCols;
+    const int64_t width = PairUnits(pair) * kUnitCols;
+    const int64_t col = pair * kPairCols, n = std::min(width, f_.cols - col);
     constexpr int64_t kPanelBytes = 4 * kPanelStride;
+    // Rows of dX that are a multiple of 4 KiB apart share few sets of the caches: not for sums that
+    // come back.
+    const bool in_place = n == width && (lddx % 1024 != 0 || tiles_ <= kChunkTiles);
     auto* scratch = static_cast<uint8_t*>(
         ctx.Scratch(worker, static_cast<size_t>(kPanelBytes + rows * width * 4)));
-    auto* c = reinterpret_cast<float*>(scratch + kPanelBytes);
+    float* const out = dx + row0 * lddx + col;
+    float* const c = in_place ? out : reinterpret_cast<float*>(scratch + kPanelBytes);
     alignas(64) static constexpr float kOnes[kTileRows] = {1, 1, 1, 1, 1, 1, 1, 1,
                                                            1, 1, 1, 1, 1, 1, 1, 1};
     Segment segments[kMaxSegmentCols / kTileRows];
@@ -105,24 +157,28 @@ class IntegerBackward {
     p.a_stride = dy_.stride;
     p.sums_stride = dy_.sums_stride;
     p.a_scales_stride = dy_.scales_stride;
-    p.grouped = dy_.grouped;
+    p.grouped = true;
     p.w_scales = kOnes;
     p.scale_stride = 0;
-    p.ldc = width;
-    p.fresh = true;
+    p.ldc = in_place ? lddx : width;
+    p.fresh = !add;
+    if (add && !in_place) {
+      for (int64_t i = 0; i < rows; ++i) std::copy_n(out + i * lddx, n, c + i * width);
+    }
     for (int64_t t0 = 0; t0 < tiles_; t0 += kChunkTiles) {
       const int64_t t1 = std::min(tiles_, t0 + kChunkTiles);
+      if (stored_ != nullptr) {
+        p.w = Stored(t0, pair);
+        p.w_stride = tiles_ * kTileRows * kTileRows;
+      }
       int64_t filled = 0, count = 0;
       for (int64_t t = t0; t < t1; ++t) {
-        if (!grid_.Fill(tile0_ + t, pair, units, CursorAt(cursors_, w_, t, pair),
-                        fold_ + t * kTileRows, scratch + filled * 256, kPanelStride)) {
-          continue;
-        }
+        if (stored_ == nullptr && !Fill(t, pair, scratch + filled * 256, kPanelStride)) continue;
         const auto run = static_cast<int32_t>(filled++);
-        const auto group = static_cast<int32_t>(t * kTileRows / segment_rows_);
+        const auto group = static_cast<int32_t>(t * kTileRows / kGradientGroup);
         runs[run] = {static_cast<int32_t>(t * 4), 4};
-        if (count == 0 || segments[count - 1].act_group != (dy_.grouped ? group : 0)) {
-          segments[count++] = {run, 0, 0, dy_.grouped ? group : 0};
+        if (count == 0 || segments[count - 1].act_group != group) {
+          segments[count++] = {run, 0, 0, group};
         }
         // Runs that follow each other are one.
         Segment& s = segments[count - 1];
@@ -137,17 +193,19 @@ class IntegerBackward {
         p.a = dy_.q + (row0 + i) * dy_.stride;
         p.sums = dy_.sums + (row0 + i) * dy_.sums_stride;
         p.a_scales = dy_.scales + (row0 + i) * dy_.scales_stride;
-        p.c = c + i * width;
+        p.c = c + i * p.ldc;
         table_.tile_product(p);
       }
       p.fresh = false;
     }
-    if (p.fresh) std::fill_n(c, rows * width, 0.0f);  // no tile has anything here
-    const int64_t col = pair * kPairCols;
-    const int64_t n = std::min(width, f_.cols - col);
+    if (in_place && !p.fresh) return;
     for (int64_t i = 0; i < rows; ++i) {
-      const float scale = dy_.grouped ? 1.0f : dy_.scales[row0 + i];
-      table_.finish_row(n, c + i * width, scale, nullptr, add, dx + (row0 + i) * lddx + col);
+      // Fresh still: no tile has anything here.
+      if (p.fresh) {
+        std::fill_n(out + i * lddx, n, 0.0f);
+      } else {
+        std::copy_n(c + i * width, n, out + i * lddx);
+      }
     }
   }
 
@@ -174,11 +232,11 @@ class IntegerBackward {
   const Int8Table& table_;
   TileReader reader_;
   RowGrid grid_;
-  int64_t tile0_, tiles_;
+  int64_t tile0_, tiles_, pairs_;
   AlignedBuffer cursors_;
   float* fold_ = nullptr;
+  uint8_t* stored_ = nullptr;  // all panels, or null: filled by the tasks
   QuantizedRows dy_;
-  int64_t segment_rows_ = kMaxSegmentCols;
 };
 
 }  // namespace

@@ -51,7 +51,8 @@ void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
 // kExact: panels of W become fp32 once per tile of tokens. kInteger: W is brought to int8 codes
 // with one scale S per output row (what it is already when scales are per channel; groups are
 // re-rounded to 8 bits within the row's range), dY S is rounded to int8 per token and 128 outputs,
-// nearest or stochastically (unbiased), sums are exact integers.
+// nearest or stochastically (unbiased), sums are exact integers, added one after the other to zero
+// or dX.
 void PackedBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy,
                          const PackedMatrix& w, RowRange range, float* dx, int64_t lddx,
                          Accumulate acc, const LinearBackwardOptions& options);

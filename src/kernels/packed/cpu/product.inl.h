@@ -214,19 +214,30 @@ void TileKernelScales(const TileProduct& p) {
 
 template <int T, bool kSignedW, Sums kSums>
 void TileKernelRows(const TileProduct& p) {
-  switch (p.rows) {
-    case 1:
-      return TileKernelScales<T, 1, kSignedW, kSums>(p);
-    case 2:
-      return TileKernelScales<T, 2, kSignedW, kSums>(p);
-    case 3:
-      return TileKernelScales<T, 3, kSignedW, kSums>(p);
-    case 4:
-      return TileKernelScales<T, 4, kSignedW, kSums>(p);
-    case 5:
-      return TileKernelScales<T, 5, kSignedW, kSums>(p);
-    default:
-      return TileKernelScales<T, 6, kSignedW, kSums>(p);
+  if constexpr (kRowByRow) {
+    TileProduct row = p;
+    for (int r = 0; r < p.rows; ++r) {
+      TileKernelScales<T, 1, kSignedW, kSums>(row);
+      row.a += p.a_stride;
+      row.sums += p.sums_stride;
+      row.a_scales += p.a_scales_stride;
+      row.c += p.ldc;
+    }
+  } else {
+    switch (p.rows) {
+      case 1:
+        return TileKernelScales<T, 1, kSignedW, kSums>(p);
+      case 2:
+        return TileKernelScales<T, 2, kSignedW, kSums>(p);
+      case 3:
+        return TileKernelScales<T, 3, kSignedW, kSums>(p);
+      case 4:
+        return TileKernelScales<T, 4, kSignedW, kSums>(p);
+      case 5:
+        return TileKernelScales<T, 5, kSignedW, kSums>(p);
+      default:
+        return TileKernelScales<T, 6, kSignedW, kSums>(p);
+    }
   }
 }
 
@@ -255,7 +266,7 @@ void TileProductAny(const TileProduct& p) {
   if (p.w_mins != nullptr) return TileProductBy<kKeep, kSignedW, Sums::kKeptWithMins>(p);
   // C is far from the registers, but the larger tile without room for sums needs fewer loads.
   const bool away =
-      p.segment_count == 1 || (p.grouped ? !p.spans && p.mean_steps >= 32 : p.mean_steps >= 64);
+      p.segment_count == 1 || (p.grouped ? !p.spans && p.mean_steps >= 24 : p.mean_steps >= 64);
   if (!away && (kKeepTiles > 0 || p.grouped)) return TileProductBy<kKeep, kSignedW, Sums::kKept>(p);
   TileProductBy<kPanelTiles, kSignedW, Sums::kAway>(p);
 }

@@ -13,6 +13,7 @@ using VF = __m256;
 constexpr int kVecs = 2;
 constexpr int kVecBytes = 32;
 constexpr int kPanelTiles = 1;
+constexpr bool kRowByRow = false;
 constexpr int kKeepTiles = 0;
 #ifdef EW_VNNI
 constexpr bool kSignedPanel8 = false;

@@ -13,6 +13,7 @@ using VF = __m512;
 constexpr int kVecs = 1;
 constexpr int kVecBytes = 64;
 constexpr int kPanelTiles = 4;
+constexpr bool kRowByRow = false;
 constexpr int kKeepTiles = 2;
 #ifdef EW_VNNI
 constexpr bool kSignedPanel8 = false;

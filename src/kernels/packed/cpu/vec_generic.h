@@ -18,6 +18,8 @@ struct VF {
 constexpr int kVecs = 1;
 constexpr int kVecBytes = 64;
 constexpr int kPanelTiles = 1;
+// Its lanes are in memory anyway, and code for six rows takes a minute to compile.
+constexpr bool kRowByRow = true;
 constexpr int kKeepTiles = 0;
 constexpr bool kSignedPanel8 = false;
 

@@ -13,6 +13,7 @@ using VF = float32x4_t;
 constexpr int kVecs = 4;
 constexpr int kVecBytes = 16;
 constexpr int kPanelTiles = 1;
+constexpr bool kRowByRow = false;
 constexpr int kKeepTiles = 0;
 constexpr bool kSignedPanel8 = true;
 

@@ -155,21 +155,18 @@ inline RowCodes Requantize(const PackedFormat& f, const Elements& w) {
   return out;
 }
 
-// One element of dX = dY W the integer way; dy is a row of dY fold, rounded with groups of 128.
+// One element of dX += dY W the integer way; dy is a row of dY fold, rounded with groups of 128.
 inline float BackwardElement(const PackedFormat& f, const RowCodes& w, int64_t c,
-                             const QuantizedRow& dy) {
-  const bool grouped = dy.group < f.rows;
-  const int64_t segment = grouped ? dy.group : kMaxSegmentCols;
-  float dx = 0;
+                             const QuantizedRow& dy, float dx) {
+  const int64_t segment = dy.group;
   for (int64_t begin = 0; begin < f.rows; begin += segment) {
     int dot = 0;
     for (int64_t o = begin; o < std::min(f.rows, begin + segment); ++o) {
       dot += w.code[static_cast<size_t>(o * f.cols + c)] * dy.q[static_cast<size_t>(o)];
     }
-    const float scale = grouped ? dy.scales[static_cast<size_t>(begin / dy.group)] : 1.0f;
-    dx = std::fma(static_cast<float>(dot), scale, dx);
+    dx = std::fma(static_cast<float>(dot), dy.scales[static_cast<size_t>(begin / segment)], dx);
   }
-  return grouped ? dx : dx * dy.scales[0];
+  return dx;
 }
 
 }  // namespace edgewise::kernels::ref
