@@ -3,7 +3,9 @@
 
 Makes a compressed base with random weights for every shape, tunes it for a few steps under every
 limit by LoRA over the whole depth and by adaptive layer tuning, and prints a Markdown table. A run
-that is refused is a row too. Peak memory is what the system reports (VmHWM). Rows that are done are
+that is refused is a row too. Peak memory is what the system reports of the process that has ended
+(ru_maxrss). Edge runs first in a fresh directory, then (edge again) with the states below its window
+there. Rows that are done are
 kept in WORKDIR/rows.jsonl: with --seconds the tool stops between rows and the next call goes on.
 
 usage: schedule_table.py EDGEWISE WORKDIR --tokenizer MODEL [--shapes A,B] [--limits 300MiB,1GiB]
@@ -13,8 +15,11 @@ import argparse
 import json
 import pathlib
 import random
+import os
 import resource
+import shutil
 import subprocess
+import tempfile
 import time
 
 WORDS = "the of and a to in is you that it he was for on are as with his they at be this".split()
@@ -25,9 +30,6 @@ LIMITS = {
     "tinyllama-1.1b": "1GiB,700MiB,512MiB,300MiB",
     "llama-7b": "4GiB,2GiB",
 }
-# Named, so that a table means the same whatever the defaults are: the upper half, exact gradients.
-HALF = {"smollm2-135m": "15", "qwen2.5-0.5b": "12", "tinyllama-1.1b": "11", "llama-7b": "16"}
-EDGE = ["--backward", "exact", "--head-skip", "0"]
 COLUMNS = ("shape", "limit", "method", "offloaded", "recomputed", "peak MiB predicted", "measured",
            "error", "step s predicted", "measured", "error", "run s predicted", "measured",
            "error", "waited s", "read GB")
@@ -52,12 +54,19 @@ def run(command, data_limit=None):
     def enforce():
         resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
 
-    result = subprocess.run(command, capture_output=True, text=True,
-                            preexec_fn=enforce if data_limit else None)
-    try:
-        return result.returncode, json.loads(result.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        return result.returncode, {"error": {"message": result.stderr[-300:]}}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err,
+                                   preexec_fn=enforce if data_limit else None)
+        _, status, usage = os.wait4(process.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        out.seek(0), err.seek(0)
+        try:
+            result = json.loads(out.read().decode().strip().splitlines()[-1])
+        except (ValueError, IndexError):
+            return code, {"error": {"message": err.read().decode()[-300:]}}
+    if "peak_rss_bytes" in result:
+        result["peak_rss_bytes"] = usage.ru_maxrss * 1024
+    return code, result
 
 
 def error(predicted, measured):
@@ -103,7 +112,7 @@ def main():
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--shapes", default="smollm2-135m,qwen2.5-0.5b,tinyllama-1.1b")
     p.add_argument("--limits", help="of every shape instead of its own four")
-    p.add_argument("--methods", default="lora,edge")
+    p.add_argument("--methods", default="lora,edge,edge again")
     p.add_argument("--bits", default="4")
     p.add_argument("--rank", default="8")
     p.add_argument("--steps", type=int, default=6)
@@ -139,15 +148,17 @@ def main():
                 if args.seconds and time.monotonic() - start > args.seconds:
                     left += 1
                     continue
-                done[key] = run([args.edgewise, "tune", base, "--data", data, "-o",
-                                 args.workdir / f"run-{method}", "--overwrite", "--method", method,
-                                 "--memory", limit, "--rank", args.rank, "--max-steps",
+                directory = args.workdir / f"run-{method.split()[0]}"
+                if method == "edge":
+                    shutil.rmtree(directory, ignore_errors=True)
+                done[key] = run([args.edgewise, "tune", base, "--data", data, "-o", directory,
+                                 "--overwrite", "--method", method.split()[0],
+                                 "--memory", limit, "--max-steps",
                                  str(args.steps), "--grad-accum", "1", "--batch-size", "1",
                                  "--max-seq-len", str(args.tokens), "--val-fraction", "0",
                                  "--no-eval-at-start", "--weights-io", args.weights_io,
                                  "--json", "--quiet", *args.options.split(),
-                                 *(["--first-layer", HALF[shape], "--head-lora-rank", args.rank,
-                                    *EDGE] if method == "edge" else [])],
+                                 *(["--rank", args.rank] if method == "lora" else [])],
                                 to_bytes(limit) if args.enforce else None)
                 with open(kept, "a") as f:
                     code, result = done[key]
