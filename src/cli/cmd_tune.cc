@@ -12,9 +12,9 @@
 #include "cli/report_samples.h"
 #include "cli/run_file.h"
 #include "cli/tune_data.h"
+#include "cli/tune_fit.h"
 #include "cli/tune_options.h"
 #include "cli/tune_output.h"
-#include "cli/tune_predict.h"
 #include "cli/tune_vote.h"
 #include "exec/cpu.h"
 #include "exec/memory.h"
@@ -95,15 +95,15 @@ class Tune : public Command {
     method_options.base_dtype = model->weights().embedding.dtype;
 
     TunePlan plan;
-    tune::MemoryRequest memory;
-    EW_RETURN_IF_ERROR(Plan(*exec, *model, &method_options, data, asked, &plan, &memory));
+    TuneFit fit(*exec, *model, flags_, data, &plan);
+    EW_RETURN_IF_ERROR(fit.Begin(method_options, asked));
     std::unique_ptr<tune::Method> method;
     if (flags_.method == "edge") {
-      EW_ASSIGN(auto edge, MakeEdge(inv, *exec, *model, location.path, data, &plan, &memory));
-      EW_RETURN_IF_ERROR(Predict(*exec, *model, memory, data, edge.get(), &plan));
+      EW_ASSIGN(auto edge, MakeEdge(inv, *exec, *model, location.path, data, plan, &fit));
+      EW_RETURN_IF_ERROR(fit.Predict(edge.get()));
       method = std::move(edge);
     } else {
-      EW_RETURN_IF_ERROR(Predict(*exec, *model, memory, data, nullptr, &plan));
+      EW_RETURN_IF_ERROR(fit.Predict(nullptr));
       method_options.recompute = plan.recompute;
       EW_ASSIGN(method, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
     }
@@ -139,16 +139,22 @@ class Tune : public Command {
     tune::TrainHooks hooks;
     hooks.on_event = [&](const report::Event& event) { progress.On(event); };
     hooks.stop = &inv.stop();
-    tune::Trainer trainer(*exec, PosixEnv(), *method, train_options, inputs, hooks);
-    const Status status = trainer.Run();
+    auto trainer =
+        std::make_unique<tune::Trainer>(*exec, PosixEnv(), *method, train_options, inputs, hooks);
+    const Status status = trainer->Run();
+    const tune::TrainResult result = trainer->result();
+    const int64_t cache_bytes = CacheBytes(*method);
+    // Room for the exits as they were written.
+    trainer.reset();
+    method.reset();
     progress.Finish();
     // After a wrong use nothing has happened that could be reported.
-    if (status.ok() || trainer.result().state.step > 0) {
-      OrderedJson json = ResultJson(plan, trainer.result(), flags_.out);
+    if (status.ok() || result.state.step > 0) {
+      OrderedJson json = ResultJson(plan, result, flags_.out);
       if (model->stream() != nullptr) AddStreamStats(*model->stream(), &json);
       if (status.ok()) {
         json["memory_trace"] =
-            MemoryTrace(plan.memory, CacheBytes(*method), json["peak_rss_bytes"].get<int64_t>());
+            MemoryTrace(plan.memory, cache_bytes, json["peak_rss_bytes"].get<int64_t>());
         EW_RETURN_IF_ERROR(AddToRunFile(flags_.out, {{"memory", json["memory_trace"]}}));
       }
       // The directory may hold the exits of an earlier run.
@@ -156,6 +162,7 @@ class Tune : public Command {
         EW_ASSIGN(TunedVote vote, FitRunVote(inv, *model, flags_.out, data));
         json["exits"] = std::move(vote.exits);
         json["vote"] = std::move(vote.vote);
+        json["peak_rss_bytes"] = ReadProcessMemory().peak_rss_bytes;
       }
       const std::string text = ResultText(json);
       console.SetResult(std::move(json), text);
@@ -194,71 +201,25 @@ class Tune : public Command {
     return limit;
   }
 
-  // The stream obeys what was planned.
-  static Status Obey(const model::Model& model, const tune::MemoryFit& fit, TunePlan* plan) {
-    plan->memory = fit.estimate;
-    plan->recompute = fit.recompute;
-    plan->weight_budget = fit.weight_budget;
-    plan->offloaded = fit.offloaded;
-    return model.stream()->SetBudget(fit.weight_budget);
-  }
-
-  Status Plan(ExecContext& ctx, const model::Model& model, tune::ModelMethodOptions* options,
-              const TuneData& data, int64_t asked, TunePlan* plan,
-              tune::MemoryRequest* request_out) const {
-    const tune::ModelMethodOptions& method = *options;
-    plan->model = flags_.model;
-    plan->method = flags_.method;
-    plan->base_parameters = model.config().parameter_count();
-    plan->batches_per_epoch = data.train->batches_per_epoch();
-    plan->batch_tokens = data.max_tokens;
-    plan->steps = flags_.max_steps;
-    if (plan->steps == 0) {
-      const double micro = flags_.epochs * static_cast<double>(plan->batches_per_epoch);
-      plan->steps = static_cast<int64_t>(
-          std::ceil(std::ceil(micro) / static_cast<double>(flags_.grad_accum)));
-    }
-    tune::MemoryRequest request;
-    request.method = method;
-    request.max_tokens = data.max_tokens;
-    request.runtime_bytes = ReadProcessMemory().rss_bytes;
-    *request_out = request;
-    EW_ASSIGN(plan->memory, tune::EstimateMemory(ctx, model, request));
-    plan->trainable_parameters = method.kind == tune::MethodKind::kFull
-                                     ? plan->base_parameters
-                                     : plan->memory.trainable / static_cast<int64_t>(sizeof(float));
-    plan->memory_limit = asked > 0 ? asked : DetectMemoryLimit().bytes;
-    plan->recompute = method.recompute;
-    // Method edge is checked when its windows are known.
-    if (plan->memory_limit <= 0 || flags_.method == "edge") return Status::Ok();
-    if (model.stream() != nullptr) {
-      EW_ASSIGN(const tune::MemoryFit fit,
-                tune::FitStreamed(ctx, model, request, plan->memory_limit));
-      options->recompute = fit.recompute;
-      return Obey(model, fit, plan);
-    }
-    return tune::CheckMemory(ctx, model, request, plan->memory_limit);
-  }
-
-  // Adaptive layer tuning; the plan's memory becomes that of the largest window.
+  // Adaptive layer tuning, with its largest window in the plan.
   Result<std::unique_ptr<tune::EdgeMethod>> MakeEdge(Invocation& inv, ExecContext& ctx,
                                                      const model::Model& model,
                                                      const std::string& model_path,
-                                                     const TuneData& data, TunePlan* plan,
-                                                     tune::MemoryRequest* memory) const {
+                                                     const TuneData& data, const TunePlan& plan,
+                                                     TuneFit* fit) const {
     EW_ASSIGN(tune::EdgeOptions options, EdgeMethodOptions(flags_, model.config().num_layers()));
-    options.total_steps = plan->steps;
+    options.total_steps = plan.steps;
     // A run that sees no document twice has nothing to gain from a cache.
     const bool once =
-        plan->steps * flags_.grad_accum <= plan->batches_per_epoch && options.exits.exits == 1;
-    cached_ = !options.trunk.cache_path.empty() && !once;
+        plan.steps * flags_.grad_accum <= plan.batches_per_epoch && options.exits.exits == 1;
+    const bool cached = !options.trunk.cache_path.empty() && !once;
     if (flags_.dry_run || once) options.trunk.cache_path.clear();
     // The states below a window depend on the base and on how the windows below were tuned.
     EW_ASSIGN(const std::string base, tune::FingerprintModel(model_path));
     const std::string made_by = options.trunk.mode == tune::TrunkMode::kFrozen
                                     ? base
                                     : fmt::format("{} {} {} {}", base, data.train->fingerprint(),
-                                                  plan->steps, TuneOptionsText(flags_));
+                                                  plan.steps, TuneOptionsText(flags_));
     // "xxh3:" and 32 hexadecimal digits.
     options.trunk.base_hash =
         std::strtoull(tune::FingerprintText(made_by).substr(5, 16).c_str(), nullptr, 16);
@@ -290,28 +251,7 @@ class Tune : public Command {
                     console.Log(fmt::format("states below window {}: {} of {} tokens", p.exit + 1,
                                             p.tokens_done, p.tokens));
                   }));
-    need_ = method->MemoryNeeded();
-    tune::MemoryRequest& request = *memory;
-    EW_ASSIGN(request.method, MethodOptions(flags_));
-    request.max_tokens = data.max_tokens;
-    request.runtime_bytes = plan->memory.runtime;
-    request.pass = &need_;
-    for (const model::Parameter& p : method->params()) request.trained += p.count;
-    plan->trainable_parameters = request.trained;
-    plan->recompute = flags_.recompute;
-    if (model.stream() != nullptr) {
-      EW_ASSIGN(const tune::MemoryFit fit,
-                tune::FitStreamed(ctx, model, request, plan->memory_limit));
-      EW_RETURN_IF_ERROR(Obey(model, fit, plan));
-      return method;
-    }
-    EW_ASSIGN(plan->memory, tune::EstimateMemory(ctx, model, request));
-    if (plan->memory_limit > 0 && plan->memory.total() > plan->memory_limit) {
-      return OutOfMemory(
-          fmt::format("this run takes {}, the limit is {}: more --exits make smaller "
-                      "windows, shorter rows or --recompute smaller activations",
-                      plan->memory.ToString(), FormatBytes(plan->memory_limit)));
-    }
+    EW_RETURN_IF_ERROR(fit->AddWindows(method.get(), cached));
     return method;
   }
 
@@ -320,66 +260,6 @@ class Tune : public Command {
     return edge != nullptr && edge->trunk().cache() != nullptr
                ? edge->trunk().cache()->memory_bytes()
                : 0;
-  }
-
-  // What the run will take, by the cost model; the plan of its steps is searched and checked.
-  Status Predict(ExecContext& ctx, const model::Model& model, const tune::MemoryRequest& memory,
-                 const TuneData& data, tune::EdgeMethod* edge, TunePlan* plan) const {
-    PredictRequest r{data};
-    EW_ASSIGN(r.method, model::ParseWorkloadMethod(flags_.method));
-    r.rank = memory.method.lora.r;
-    r.last_layers = memory.method.last_layers;
-    r.head_skip_below =
-        edge != nullptr ? edge->options().head_skip_below : memory.method.head_skip_below;
-    r.recompute = plan->recompute;
-    r.grad_accum = flags_.grad_accum;
-    r.validations = 1 + (flags_.no_eval_at_start ? 0 : 1) +
-                    (flags_.eval_every > 0 ? plan->steps / flags_.eval_every : 0);
-    r.memory_limit = plan->memory_limit;
-    // Copying from the page cache keeps one busy, the disk itself little beyond making pages.
-    r.read_processors = flags_.weights_io == "direct" ? 0.25 : 1;
-    const auto steps = static_cast<double>(plan->steps);
-    if (edge == nullptr) {
-      r.kinds = {{{0, -1}, false, steps}};
-      // Reading less may be worth computing more.
-      r.may_recompute = model.stream() != nullptr && !flags_.recompute && plan->offloaded;
-    } else {
-      r.head_rank = edge->options().head_lora_rank;
-      r.integer_backward = edge->options().backward == kernels::BackwardMode::kInteger;
-      for (size_t e = 0; e < edge->exits().size(); ++e) {
-        const tune::Exit& exit = edge->exits()[e];
-        double count = steps / static_cast<double>(edge->exits().size());
-        if (edge->options().order != tune::ExitOrder::kAdaptive) {
-          count = 0;
-          for (int64_t s = 0; s < plan->steps; ++s) {
-            count += static_cast<size_t>(edge->ExitAt(s)) == e ? 1 : 0;
-          }
-        }
-        if (count <= 0) continue;
-        r.kinds.push_back({{exit.begin, exit.end}, !cached_, count});
-        if (cached_) r.cached_layers = std::max(r.cached_layers, exit.begin);
-      }
-    }
-    r.memory = [&](bool recompute) {
-      tune::MemoryRequest request = memory;
-      request.method.recompute = recompute;
-      return tune::EstimateMemory(ctx, model, request);
-    };
-    EW_ASSIGN(const RunPrediction p, PredictRun(ctx, model, r));
-    plan->predicted_seconds = p.seconds;
-    plan->predicted_step_seconds = p.step_seconds;
-    plan->candidates = p.plan.candidates;
-    plan->bound = p.plan.streams.load > p.plan.streams.compute ? "disk" : "compute";
-    if (r.may_recompute && p.plan.choice.recompute != plan->recompute) {
-      EW_ASSIGN(tune::MemoryEstimate e, r.memory(p.plan.choice.recompute));
-      const int64_t streamed = model.stream()->total_bytes();
-      e.weights = p.plan.choice.weight_budget + model.weight_bytes() - streamed;
-      EW_RETURN_IF_ERROR(Obey(model,
-                              {e, p.plan.choice.recompute, p.plan.choice.weight_budget,
-                               p.plan.choice.weight_budget < streamed},
-                              plan));
-    }
-    return Status::Ok();
   }
 
   static Status DryRun(Console& console, const TunePlan& plan, const TuneData& data,
@@ -398,8 +278,6 @@ class Tune : public Command {
   }
 
   TuneFlags flags_;
-  mutable model::PassMemory need_;  // of the largest window
-  mutable bool cached_ = false;     // states below windows are kept
 };
 
 }  // namespace

@@ -58,8 +58,8 @@ double Forward(const plan::Device& device, const plan::Workload& w) {
 }
 
 Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
-                          const MeanBatch& batch, const StepKind& kind, ExecContext& ctx,
-                          plan::Device* device) {
+                          const MeanBatch& batch, const StepKind& kind,
+                          const plan::Device& device) {
   const schedule::DescribeFn describe = [&](int64_t tokens, int64_t micro_batches,
                                             bool recompute) -> Result<plan::Workload> {
     model::WorkloadOptions o = OptionsOf(r, batch);
@@ -70,7 +70,6 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
     o.trunk = kind.trunk;
     EW_ASSIGN(plan::Workload w, model::DescribeStep(model.config(), &model, o));
     EW_RETURN_IF_ERROR(SetMemory(r, model, recompute, &w));
-    EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, device));
     return w;
   };
   schedule::SearchOptions o;
@@ -83,7 +82,7 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
   o.recompute = r.may_recompute ? schedule::Recompute::kSearch
                 : r.recompute   ? schedule::Recompute::kAlways
                                 : schedule::Recompute::kNever;
-  EW_ASSIGN(plan::Plan plan, schedule::Search(*device, describe, o));
+  EW_ASSIGN(plan::Plan plan, schedule::Search(device, describe, o));
   EW_RETURN_IF_ERROR(schedule::CheckPlan(plan));
   return plan;
 }
@@ -125,10 +124,19 @@ Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
     EW_ASSIGN(const double gbps, model.stream()->MeasureRead(kReadSample));
     if (gbps > 0) device.levels.back().read_gbps = gbps;
   }
+  // Recomputation adds no operation that is not in the forward pass.
+  for (const StepKind& kind : r.kinds) {
+    model::WorkloadOptions o = OptionsOf(r, batch);
+    o.window = kind.window;
+    o.trunk = kind.trunk;
+    EW_ASSIGN(const plan::Workload w, model::DescribeStep(model.config(), &model, o));
+    EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, &device));
+  }
+  if (r.measured) r.measured(batch.tokens);
   RunPrediction out;
   double steps = 0, most = 0, forward = 0;
   for (const StepKind& kind : r.kinds) {
-    EW_ASSIGN(plan::Plan plan, PlanOf(model, r, batch, kind, ctx, &device));
+    EW_ASSIGN(plan::Plan plan, PlanOf(model, r, batch, kind, device));
     out.step_seconds += kind.steps * plan.predicted_seconds;
     forward += kind.steps * Forward(device, plan.workload);
     steps += kind.steps;

@@ -46,6 +46,9 @@ struct PredictRequest {
   // What a step takes beside the weights, recomputed or not.
   std::function<Result<tune::MemoryEstimate>(bool recompute)> memory = {};
   bool may_recompute = false;  // the search may choose it
+  // Called when every operation has been measured (in batches of so many tokens), before `memory`
+  // is asked.
+  std::function<void(int64_t tokens)> measured = {};
 };
 
 struct RunPrediction {

@@ -35,4 +35,10 @@ void* ExecContext::SharedScratch(size_t bytes) {
   return shared_.data();
 }
 
+int64_t ExecContext::scratch_bytes() const {
+  size_t bytes = shared_.size();
+  for (const AlignedBuffer& buffer : scratch_) bytes += buffer.size();
+  return static_cast<int64_t>(bytes);
+}
+
 }  // namespace edgewise

@@ -32,6 +32,7 @@ class ExecContext {
   void* Scratch(int worker, size_t bytes);
   // Scratch shared by all workers of one operation (packed panels): same rules, separate storage.
   void* SharedScratch(size_t bytes);
+  int64_t scratch_bytes() const;  // of both, as they have grown so far
 
   // fn(begin, end, worker) over [0, n) in blocks of `grain`.
   template <typename Fn>

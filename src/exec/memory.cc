@@ -150,4 +150,15 @@ MemoryLimit DetectMemoryLimit(const std::string& root, bool use_rlimit) {
   return out.best;
 }
 
+int64_t DataLimitBytes(const std::string& proc) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_DATA, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return 0;
+  const auto text = ReadSmallFile(proc + "/self/status");
+  if (!text) return 0;
+  const int64_t mapped = Field(*text, "VmData:").value_or(0) * 1024;
+  const int64_t touched = Field(*text, "RssAnon:").value_or(0) * 1024;
+  return std::max<int64_t>(
+      1, static_cast<int64_t>(limit.rlim_cur) - std::max<int64_t>(0, mapped - touched));
+}
+
 }  // namespace edgewise

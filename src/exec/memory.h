@@ -24,6 +24,11 @@ struct MemoryLimit {
   std::string source;  // what said so: "cgroup v2 memory.max (/sys/fs/cgroup/...)", ...
 };
 
+// What RLIMIT_DATA leaves for memory that is touched: the limit without what this process has
+// mapped writable and never touched (VmData - RssAnon: stacks, buffers of libraries), which counts
+// as well. 0: there is no such limit.
+int64_t DataLimitBytes(const std::string& proc = "/proc");
+
 // The smallest of: cgroup v2 memory.max on the way up the hierarchy, cgroup v1
 // memory.limit_in_bytes, RLIMIT_AS, and 80% of MemAvailable plus what this process holds already.
 // From a cgroup's limit only what others cannot give back is taken off (anonymous memory and

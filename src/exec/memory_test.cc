@@ -1,6 +1,7 @@
 #include "exec/memory.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -77,6 +78,17 @@ TEST(ProcessMemory, GrowsWithWhatIsTouchedAndPeakStays) {
     EXPECT_GE(ReadProcessMemory().rss_bytes, before + (48 << 20)) << block[100];
   }
   EXPECT_GE(ReadProcessMemory().peak_rss_bytes, before + (48 << 20)) << "reset " << reset;
+}
+
+TEST_F(MemoryLimitTest, WhatIsMappedAndNeverTouchedIsTakenOffADataLimit) {
+  Put("/proc/self/status", "VmData:\t 1500 kB\nRssAnon:\t 500 kB\n");
+  EXPECT_EQ(DataLimitBytes(root_ + "/proc"), 0);
+  rlimit old{};
+  ASSERT_EQ(getrlimit(RLIMIT_DATA, &old), 0);
+  const rlimit some{rlim_t{1} << 40, old.rlim_max};
+  if (setrlimit(RLIMIT_DATA, &some) != 0) GTEST_SKIP() << "no limit can be set here";
+  EXPECT_EQ(DataLimitBytes(root_ + "/proc"), (int64_t{1} << 40) - 1000 * 1024);
+  setrlimit(RLIMIT_DATA, &old);
 }
 
 TEST(MemoryLimit, SomethingIsFoundHere) { EXPECT_GT(DetectMemoryLimit().bytes, 0); }

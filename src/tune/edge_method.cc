@@ -78,9 +78,7 @@ Result<std::unique_ptr<EdgeMethod>> EdgeMethod::Create(ExecContext& ctx, const m
                                      m->options_.trunk));
   EW_RETURN_IF_ERROR(m->MakeAdapters());
   EW_RETURN_IF_ERROR(m->MakeHeads());
-  if (m->options_.recompute) {
-    m->recompute_.assign(static_cast<size_t>(model.config().num_layers()), 1);
-  }
+  m->SetRecompute(m->options_.recompute);
   ExitSchedule::Options schedule;
   schedule.order = m->options_.order;
   schedule.exits = static_cast<int>(m->exits_.size());

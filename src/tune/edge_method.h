@@ -101,6 +101,10 @@ class EdgeMethod : public Method {
   const EdgeTimes& times() const { return times_; }
   // Blocks of the vocabulary in all training passes: kernels::HeadLossResult.
   const kernels::HeadLossResult& head_blocks() const { return head_blocks_; }
+  // From now on activations are kept, or computed again in the backward pass (same bits).
+  void SetRecompute(bool recompute) {
+    recompute_.assign(recompute ? static_cast<size_t>(model_.config().num_layers()) : 0, 1);
+  }
   // The largest window's activations and working buffers, start states included.
   model::PassMemory MemoryNeeded();
 

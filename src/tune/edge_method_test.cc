@@ -165,6 +165,27 @@ TEST_F(EdgeMethodTest, CachedAndUncachedRunsAgree) {
     for (const auto& d : docs_) tokens += static_cast<int64_t>(d.size());
     EXPECT_EQ(cached->trunk().computed_tokens(), tokens * (mode == TrunkMode::kFrozen ? 1 : 2));
     EXPECT_GT(plain->trunk().computed_tokens(), tokens);
+    EXPECT_TRUE(cached->trunk().Complete());
+    EXPECT_FALSE(plain->trunk().Complete());
+  }
+}
+
+TEST_F(EdgeMethodTest, RecomputationCanBeChosenLaterAndChangesNoBit) {
+  auto kept = Make(Options(TrunkMode::kFrozen, "kept"));
+  auto recomputed = Make(Options(TrunkMode::kFrozen, "recomputed"));
+  EXPECT_FALSE(kept->trunk().Complete());
+  recomputed->SetRecompute(true);
+  EXPECT_LT(recomputed->MemoryNeeded().activations, kept->MemoryNeeded().activations);
+  std::vector<int32_t> active, same;
+  ASSERT_TRUE(kept->BeginStep(0, &active).ok());
+  ASSERT_TRUE(recomputed->BeginStep(0, &same).ok());
+  const TokenBatch batch = BatchOf(docs_, {0, 3});
+  const MicroContext context{0, 0, 7, 0.1};
+  ASSERT_TRUE(kept->Micro(batch, context).ok() && recomputed->Micro(batch, context).ok());
+  for (int32_t i : active) {
+    const model::Parameter &p = kept->params()[static_cast<size_t>(i)],
+                           &q = recomputed->params()[static_cast<size_t>(i)];
+    ASSERT_EQ(std::memcmp(p.grad, q.grad, static_cast<size_t>(p.count) * sizeof(float)), 0);
   }
 }
 

@@ -36,6 +36,49 @@ model::GradientMap AllWanted(const model::Model& model, float* somewhere) {
   return map;
 }
 
+// Of the method over the depth that it says; `trained`: numbers that are tuned, 0 until known.
+Result<model::PassMemory> PassOf(ExecContext& ctx, const model::Model& model,
+                                 const MemoryRequest& r, int64_t* trained) {
+  const model::ModelConfig& config = model.config();
+  float somewhere = 0;
+  model::GradientMap wanted;
+  std::optional<model::LoraAdapter> adapter;
+  std::optional<model::ParameterSet> parameters;
+  const bool full = r.method.kind == MethodKind::kFull;
+  if (full) {
+    wanted = AllWanted(model, &somewhere);
+  } else {
+    EW_ASSIGN(adapter, MakeAdapter(config, r.method));
+    parameters = model::ParameterSet::ForLora(*adapter);
+    if (*trained == 0) *trained = parameters->count();
+  }
+  if (r.pass != nullptr) return *r.pass;
+  model::PassOptions o;
+  o.gradients = full ? &wanted : &parameters->gradients();
+  o.lora = adapter ? &*adapter : nullptr;
+  const std::vector<uint8_t> recompute = RecomputedLayers(config, *o.gradients, r.method.recompute);
+  o.recompute = recompute;
+  return model::TrainingPass(ctx, model, r.max_tokens).MemoryNeeded(o);
+}
+
+// The most of `limit` bytes that units can take: they come whole.
+int64_t LargestHeld(const model::WeightStream& stream, int64_t limit) {
+  constexpr int64_t kPage = 4096;
+  std::vector<bool> reached(static_cast<size_t>(limit / kPage + 1), false);
+  reached[0] = true;
+  int64_t top = 0;
+  for (int64_t u = 0; u < stream.units(); ++u) {
+    const int64_t pages = (stream.unit_bytes(u) + kPage - 1) / kPage;
+    for (int64_t at = top; at >= 0; --at) {
+      const auto to = static_cast<size_t>(at + pages);
+      if (!reached[static_cast<size_t>(at)] || to >= reached.size()) continue;
+      reached[to] = true;
+      top = std::max(top, at + pages);
+    }
+  }
+  return top * kPage;
+}
+
 struct Change {
   std::string what;
   MemoryRequest request;
@@ -113,31 +156,22 @@ Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& mode
     e.weights = model.weight_bytes();
   }
 
-  float somewhere = 0;
-  model::GradientMap wanted;
-  std::optional<model::LoraAdapter> adapter;
-  std::optional<model::ParameterSet> parameters;
-  int64_t trained = base;
-  if (full) {
-    wanted = AllWanted(model, &somewhere);
+  int64_t trained = full ? base : r.trained;
+  const model::PassMemory* given =
+      r.method.recompute && r.recomputed_pass != nullptr ? r.recomputed_pass : r.pass;
+  model::PassMemory memory;
+  if (given != nullptr && trained > 0) {
+    memory = *given;
   } else {
-    EW_ASSIGN(adapter, MakeAdapter(config, r.method));
-    parameters = model::ParameterSet::ForLora(*adapter);
-    trained = r.trained > 0 ? r.trained : parameters->count();
-    e.trainable = trained * static_cast<int64_t>(sizeof(float));
+    EW_ASSIGN(memory, PassOf(ctx, model, r, &trained));
   }
+  if (!full) e.trainable = trained * static_cast<int64_t>(sizeof(float));
   e.gradients = trained * static_cast<int64_t>(sizeof(float));
   e.optimizer = 2 * e.gradients;
-
-  model::PassOptions o;
-  o.gradients = full ? &wanted : &parameters->gradients();
-  o.lora = adapter ? &*adapter : nullptr;
-  const std::vector<uint8_t> recompute = RecomputedLayers(config, *o.gradients, r.method.recompute);
-  o.recompute = recompute;
-  const model::TrainingPass pass(ctx, model, r.max_tokens);
-  const model::PassMemory memory = r.pass != nullptr ? *r.pass : pass.MemoryNeeded(o);
   e.activations = memory.activations;
-  e.scratch = memory.scratch + kSharedScratch + ctx.threads() * kScratchPerThread;
+  e.scratch =
+      memory.scratch + (r.kernel_scratch > 0 ? r.kernel_scratch
+                                             : kSharedScratch + ctx.threads() * kScratchPerThread);
   return e;
 }
 
@@ -150,19 +184,24 @@ Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
   // Norms and biases, and room to read one unit while another computes.
   const int64_t vectors = all - stream.total_bytes();
   const int64_t least = stream.largest_unit_bytes();
+  const int64_t used =
+      std::max(least, request.used_weights > 0 ? request.used_weights : stream.total_bytes());
   std::string sizes;
   for (const bool recompute : {request.method.recompute, true}) {
-    // A pass that was laid out by the caller does not change.
-    if (recompute != request.method.recompute && request.pass != nullptr) break;
+    // A pass that was laid out by the caller only changes to what the caller laid out, too.
+    if (recompute != request.method.recompute && request.pass != nullptr &&
+        request.recomputed_pass == nullptr) {
+      break;
+    }
     r.method.recompute = recompute;
     EW_ASSIGN(fit.estimate, EstimateMemory(ctx, model, r));
     fit.recompute = recompute;
     const int64_t rest = fit.estimate.total() - fit.estimate.weights + vectors;
-    const int64_t budget = std::min(limit_bytes - rest, stream.total_bytes());
+    const int64_t budget = std::min(limit_bytes - rest, used);
     if (budget >= least) {
-      fit.weight_budget = budget;
-      fit.offloaded = budget < stream.total_bytes();
-      fit.estimate.weights = budget + vectors;
+      fit.offloaded = budget < used;
+      fit.weight_budget = fit.offloaded ? LargestHeld(stream, budget) : budget;
+      fit.estimate.weights = fit.weight_budget + vectors;
       return fit;
     }
     sizes = fmt::format("{} beside {} for the largest piece of the weights", FormatBytes(rest),
@@ -174,7 +213,7 @@ Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
       "this run does not fit {}: it takes {}. The smallest limit that works is --memory {}MiB; {}",
       FormatBytes(limit_bytes), sizes, ((fit.estimate.total() >> 20) + 1),
       request.pass != nullptr
-          ? "more --exits, --recompute, shorter rows or a lower --rank make it smaller"
+          ? "more --exits, shorter rows or a lower --rank make it smaller"
           : "shorter rows (--max-seq-len), --batch-size 1 with more --grad-accum, a lower --rank "
             "or --method edge make it smaller"));
 }

@@ -35,6 +35,10 @@ struct MemoryRequest {
   // Method edge: what its largest window takes (EdgeMethod::MemoryNeeded), in place of what the
   // method would take over the whole depth.
   const model::PassMemory* pass = nullptr;
+  const model::PassMemory* recomputed_pass = nullptr;  // the same with method.recompute; or null
+  int64_t kernel_scratch = 0;  // what kernels keep for themselves, measured; 0: the most they do
+  // Streamed: bytes of the units that the run uses at all; 0: of every one.
+  int64_t used_weights = 0;
   int64_t trained = 0;  // numbers that are tuned, heads of exits included; 0: as the method says
 };
 

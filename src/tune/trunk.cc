@@ -231,6 +231,17 @@ Status Trunk::Prepare(int exit, const model::LoraAdapter* lora, const std::atomi
   return made ? cache_->Sync() : Status::Ok();
 }
 
+bool Trunk::Complete() const {
+  if (cache_ == nullptr) return false;
+  for (int64_t d = 0; d < static_cast<int64_t>(documents_.size()); ++d) {
+    if (!cache_->Pinned(d)) return false;
+    for (int s : start_of_exit_) {
+      if (s >= 0 && !cache_->Has(d, s)) return false;
+    }
+  }
+  return true;
+}
+
 int64_t Trunk::FindDocument(std::span<const int32_t> ids) const {
   const auto [begin, end] = index_.equal_range(HashIds(ids));
   for (auto it = begin; it != end; ++it) {

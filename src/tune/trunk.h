@@ -64,6 +64,9 @@ class Trunk {
   // Whether this exit's window starts above the embedding at all.
   bool HasTrunk(int exit) const { return exits_[static_cast<size_t>(exit)].begin > 0; }
 
+  // Whether the cache holds the states of every document, so that nothing below a window is run.
+  bool Complete() const;
+
   // State of every token of the batch at the start of the exit's window -> out [tokens, hidden].
   // REQUIRES HasTrunk(exit).
   Status StartState(const TokenBatch& batch, int exit, const model::LoraAdapter* lora, float* out);

@@ -1,0 +1,201 @@
+#include "cli/tune_fit.h"
+
+#include <fmt/format.h>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/units.h"
+#include "exec/memory.h"
+#include "model/weight_stream.h"
+
+namespace edgewise::cli {
+namespace {
+
+// What a run pages in and allocates after planning: code of the optimiser and of saving, metrics,
+// the lists of a batch. Seen: 1 to 2 MiB.
+constexpr int64_t kLater = int64_t{3} << 20;
+// Blocks of this size and more go back to the system when they are freed.
+constexpr int kMapFrom = 128 << 10;
+// Of a thread: what a kernel may keep beyond what it kept when it was measured.
+constexpr int64_t kScratchMargin = int64_t{512} << 10;
+
+// Resident now, freed memory given back, what the kernels keep for themselves left out.
+int64_t Resident(const ExecContext& ctx) {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+  return ReadProcessMemory().rss_bytes - ctx.scratch_bytes();
+}
+
+// Of the units that are used when the states below the windows are all cached.
+int64_t UsedBytes(const model::WeightStream& stream, const std::vector<tune::Exit>& exits) {
+  std::vector<bool> used(static_cast<size_t>(stream.units()), false);
+  used[static_cast<size_t>(stream.head_unit())] = true;
+  for (const tune::Exit& e : exits) {
+    if (e.begin == 0) used[static_cast<size_t>(stream.embedding_unit())] = true;
+    for (int64_t l = e.begin; l < e.end; ++l)
+      used[static_cast<size_t>(stream.layer_unit(l))] = true;
+  }
+  int64_t bytes = 0;
+  for (int64_t u = 0; u < stream.units(); ++u) {
+    if (used[static_cast<size_t>(u)]) bytes += stream.unit_bytes(u);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked) {
+#ifdef __GLIBC__
+  // A fixed threshold, which does not rise as large blocks come and go, and one heap for all
+  // threads: what is resident stays what is in use.
+  if (asked > 0) {
+    mallopt(M_MMAP_THRESHOLD, kMapFrom);
+    mallopt(M_TRIM_THRESHOLD, kMapFrom);
+    mallopt(M_ARENA_MAX, 1);
+  }
+#endif
+  plan_.model = flags_.model;
+  plan_.method = flags_.method;
+  plan_.base_parameters = model_.config().parameter_count();
+  plan_.batches_per_epoch = data_.train->batches_per_epoch();
+  plan_.batch_tokens = data_.max_tokens;
+  plan_.steps = flags_.max_steps;
+  if (plan_.steps == 0) {
+    const double micro = flags_.epochs * static_cast<double>(plan_.batches_per_epoch);
+    plan_.steps =
+        static_cast<int64_t>(std::ceil(std::ceil(micro) / static_cast<double>(flags_.grad_accum)));
+  }
+  request_.method = method;
+  request_.max_tokens = data_.max_tokens;
+  request_.runtime_bytes = Resident(ctx_) + kLater;
+  plan_.memory_limit = asked > 0 ? asked : DetectMemoryLimit().bytes;
+  // RLIMIT_DATA also counts what is mapped and never touched, by libraries and as stacks.
+  if (const int64_t data = DataLimitBytes(); asked > 0 && data > 0) {
+    plan_.memory_limit = std::min(plan_.memory_limit, data);
+  }
+  plan_.recompute = method.recompute;
+  // Method edge is checked when its windows are known.
+  if (flags_.method == "edge") return Status::Ok();
+  EW_ASSIGN(plan_.memory, tune::EstimateMemory(ctx_, model_, request_));
+  plan_.trainable_parameters = method.kind == tune::MethodKind::kFull
+                                   ? plan_.base_parameters
+                                   : plan_.memory.trainable / static_cast<int64_t>(sizeof(float));
+  if (plan_.memory_limit <= 0) return Status::Ok();
+  if (model_.stream() != nullptr) return Fit();
+  return tune::CheckMemory(ctx_, model_, request_, plan_.memory_limit);
+}
+
+Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached) {
+  cached_ = cached;
+  complete_ = edge->trunk().Complete();
+  request_.method.recompute = flags_.recompute;
+  edge->SetRecompute(true);
+  recomputed_ = edge->MemoryNeeded();
+  edge->SetRecompute(flags_.recompute);
+  kept_ = edge->MemoryNeeded();
+  request_.pass = &kept_;
+  request_.recomputed_pass = &recomputed_;
+  for (const model::Parameter& p : edge->params()) request_.trained += p.count;
+  plan_.trainable_parameters = request_.trained;
+  plan_.recompute = flags_.recompute;
+  if (model_.stream() != nullptr) {
+    if (complete_) request_.used_weights = UsedBytes(*model_.stream(), edge->exits());
+    return Fit();
+  }
+  EW_ASSIGN(plan_.memory, tune::EstimateMemory(ctx_, model_, request_));
+  if (plan_.memory_limit > 0 && plan_.memory.total() > plan_.memory_limit) {
+    return OutOfMemory(
+        fmt::format("this run takes {}, the limit is {}: more --exits make smaller "
+                    "windows, shorter rows or --recompute smaller activations",
+                    plan_.memory.ToString(), FormatBytes(plan_.memory_limit)));
+  }
+  return Status::Ok();
+}
+
+// The stream obeys what was planned.
+Status TuneFit::Fit() {
+  EW_ASSIGN(const tune::MemoryFit fit,
+            tune::FitStreamed(ctx_, model_, request_, plan_.memory_limit));
+  plan_.memory = fit.estimate;
+  plan_.recompute = fit.recompute;
+  plan_.weight_budget = fit.weight_budget;
+  plan_.offloaded = fit.offloaded;
+  return model_.stream()->SetBudget(fit.weight_budget);
+}
+
+void TuneFit::Settle(int64_t mean_tokens) {
+  request_.runtime_bytes += std::max<int64_t>(0, Resident(ctx_) - before_);
+  // Measured with mean batches; the largest ones take that much more.
+  const double larger = static_cast<double>(data_.max_tokens) /
+                        static_cast<double>(std::max<int64_t>(mean_tokens, 1));
+  request_.kernel_scratch =
+      static_cast<int64_t>(std::max(larger, 1.0) * static_cast<double>(ctx_.scratch_bytes())) +
+      ctx_.threads() * kScratchMargin;
+}
+
+Status TuneFit::Predict(tune::EdgeMethod* edge) {
+  PredictRequest r{data_};
+  EW_ASSIGN(r.method, model::ParseWorkloadMethod(flags_.method));
+  r.rank = request_.method.lora.r;
+  r.last_layers = request_.method.last_layers;
+  r.head_skip_below = request_.method.head_skip_below;
+  r.recompute = plan_.recompute;
+  r.grad_accum = flags_.grad_accum;
+  r.validations = 1 + (flags_.no_eval_at_start ? 0 : 1) +
+                  (flags_.eval_every > 0 ? plan_.steps / flags_.eval_every : 0);
+  r.memory_limit = plan_.memory_limit;
+  // Copying from the page cache keeps one busy, the disk itself little beyond making pages.
+  r.read_processors = flags_.weights_io == "direct" ? 0.25 : 1;
+  const auto steps = static_cast<double>(plan_.steps);
+  // Reading less may be worth computing more.
+  r.may_recompute = model_.stream() != nullptr && !flags_.recompute && plan_.offloaded;
+  if (edge == nullptr) {
+    r.kinds = {{{0, -1}, false, steps}};
+  } else {
+    const tune::EdgeOptions& o = edge->options();
+    r.head_skip_below = o.head_skip_below;
+    r.head_rank = o.head_lora_rank;
+    r.integer_backward = o.backward == kernels::BackwardMode::kInteger;
+    for (size_t e = 0; e < edge->exits().size(); ++e) {
+      const tune::Exit& exit = edge->exits()[e];
+      double count = steps / static_cast<double>(edge->exits().size());
+      if (o.order != tune::ExitOrder::kAdaptive) {
+        count = 0;
+        for (int64_t s = 0; s < plan_.steps; ++s) {
+          count += static_cast<size_t>(edge->ExitAt(s)) == e ? 1 : 0;
+        }
+      }
+      if (count <= 0) continue;
+      r.kinds.push_back({{exit.begin, exit.end}, !cached_, count});
+      if (cached_ && !complete_) r.cached_layers = std::max(r.cached_layers, exit.begin);
+    }
+  }
+  r.memory = [&](bool recompute) {
+    tune::MemoryRequest request = request_;
+    request.method.recompute = recompute;
+    return tune::EstimateMemory(ctx_, model_, request);
+  };
+  before_ = Resident(ctx_);
+  r.measured = [&](int64_t mean_tokens) { Settle(mean_tokens); };
+  EW_ASSIGN(const RunPrediction p, PredictRun(ctx_, model_, r));
+  plan_.predicted_seconds = p.seconds;
+  plan_.predicted_step_seconds = p.step_seconds;
+  plan_.candidates = p.plan.candidates;
+  plan_.bound = p.plan.streams.load > p.plan.streams.compute ? "disk" : "compute";
+  if (model_.stream() != nullptr && plan_.memory_limit > 0) {
+    request_.method.recompute = p.plan.choice.recompute;
+    EW_RETURN_IF_ERROR(Fit());
+  } else {
+    EW_ASSIGN(plan_.memory, r.memory(plan_.recompute));
+  }
+  if (edge != nullptr) edge->SetRecompute(plan_.recompute);
+  return Status::Ok();
+}
+
+}  // namespace edgewise::cli

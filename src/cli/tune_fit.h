@@ -1,0 +1,48 @@
+// How a run of tune is made to fit its limit, and what it is predicted to take.
+#pragma once
+
+#include "cli/tune_data.h"
+#include "cli/tune_options.h"
+#include "cli/tune_output.h"
+#include "cli/tune_predict.h"
+#include "exec/context.h"
+#include "model/model.h"
+#include "tune/edge_method.h"
+#include "tune/memory_estimate.h"
+
+namespace edgewise::cli {
+
+class TuneFit {
+ public:
+  // Everything passed must outlive this. The plan receives what is decided.
+  TuneFit(ExecContext& ctx, const model::Model& model, const TuneFlags& flags, const TuneData& data,
+          TunePlan* plan)
+      : ctx_(ctx), model_(model), flags_(flags), data_(data), plan_(*plan) {}
+
+  // The run's size and limit (`asked` bytes; 0: what the system allows). Methods other than edge
+  // are checked at once. Error: kOutOfMemory, with the smallest limit that works.
+  Status Begin(const tune::ModelMethodOptions& method, int64_t asked);
+  // Method edge, whose largest window decides; `cached`: states below windows are kept.
+  Status AddWindows(tune::EdgeMethod* edge, bool cached);
+  // The step's time and peak: operations are measured, the plan is searched and checked, and what
+  // the process has grown by until then is taken off what the weights may take. A streamed model's
+  // budget and the method's recomputation are set. `edge`: null for other methods.
+  Status Predict(tune::EdgeMethod* edge);
+
+ private:
+  Status Fit();
+  // Reads again what the process and its kernels take beside what is counted elsewhere.
+  void Settle(int64_t mean_tokens);
+
+  ExecContext& ctx_;
+  const model::Model& model_;
+  const TuneFlags& flags_;
+  const TuneData& data_;
+  TunePlan& plan_;
+  tune::MemoryRequest request_;
+  model::PassMemory kept_, recomputed_;  // of the largest window
+  bool cached_ = false, complete_ = false;
+  int64_t before_ = 0;  // resident when measuring began, scratch of the kernels left out
+};
+
+}  // namespace edgewise::cli
