@@ -59,6 +59,9 @@ class Tune : public Command {
   Status Train(Invocation& inv) {
     EW_RETURN_IF_ERROR(CheckFlags());
     if (flags_.out.empty()) flags_.out = DefaultRunDirectory(flags_.model);
+    if (const std::string note = ChooseMethod(flags_); !note.empty()) {
+      inv.console().Log("note: " + note);
+    }
     EW_ASSIGN(tune::ModelMethodOptions method_options, MethodOptions(flags_));
     EW_ASSIGN(tune::TrainOptions train_options, TrainerOptions(flags_));
     model::LoadOptions load;

@@ -81,10 +81,9 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
   group("What is trained");
   app.add_option(
          "--method", f.method,
-         "edge (adaptive layer tuning: a window of layers at a time, bottom-up), lora, last-n "
-         "(LoRA on the last layers) or full")
-      ->check(CLI::IsMember({"edge", "lora", "last-n", "full"}))
-      ->capture_default_str();
+         "edge (adaptive layer tuning: windows of layers, each below an exit), lora (all layers), "
+         "last-n (LoRA on the last layers) or full (default: edge; lora with --init-adapter)")
+      ->check(CLI::IsMember({"edge", "lora", "last-n", "full"}));
   app.add_option("--lora-rank,--rank,--lora-r", f.rank, "LoRA rank (default: 16; edge: 32)")
       ->check(CLI::Range(1, 4096));
   app.add_option("--lora-alpha,--alpha", f.alpha, "LoRA scale is alpha / rank (default: 2 rank)")
@@ -177,6 +176,12 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
       ->capture_default_str();
   app.add_flag("--resume{auto},--auto-resume{auto}", f.resume,
                "Go on where the run stopped; --resume=PATH: from this checkpoint");
+}
+
+std::string ChooseMethod(TuneFlags& f) {
+  if (!f.method.empty()) return "";
+  f.method = f.init_adapter.empty() ? "edge" : "lora";
+  return f.method == "edge" ? "" : "--init-adapter: method lora, as method edge starts afresh";
 }
 
 Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& f, int64_t layers) {

@@ -19,9 +19,9 @@ struct TuneFlags {
   DataFlags data_flags;
   double val_fraction = 0.05;
 
-  std::string method = "lora";
-  int64_t rank = 0;  // 0: 16, or kEdgeRank
-  double alpha = 0;  // 0: 2 * rank
+  std::string method;  // empty: ChooseMethod decides
+  int64_t rank = 0;    // 0: 16, or kEdgeRank
+  double alpha = 0;    // 0: 2 * rank
   double dropout = 0;
   std::string targets = "all";
   bool rslora = false;
@@ -61,6 +61,10 @@ struct TuneFlags {
 std::string DefaultRunDirectory(std::string model);
 
 void DeclareTune(CLI::App& app, TuneFlags& flags);
+
+// Sets the method where none is named: edge, or lora for a run that edge does not do; then says
+// why, else "".
+std::string ChooseMethod(TuneFlags& flags);
 
 // Error: names the flag.
 Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& flags);

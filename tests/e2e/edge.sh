@@ -12,7 +12,7 @@ tail -c 20000 "$text" | python3 -c 'import json, sys
 for part in sys.stdin.read().split("\n\n"):
     if part.strip(): print(json.dumps({"text": part}))' >"$WORK/test.jsonl"
 
-args=(tune "$model" --data "$WORK/train.txt" --valid-data "$WORK/valid.txt" --method edge
+args=(tune "$model" --data "$WORK/train.txt" --valid-data "$WORK/valid.txt"
   --max-steps 12 --batch-size 1 --grad-accum 1 --max-seq-len 128 --learning-rate 2e-3 --rank 8
   --keep last --json --quiet)
 
@@ -20,6 +20,12 @@ args=(tune "$model" --data "$WORK/train.txt" --valid-data "$WORK/valid.txt" --me
 run 0 one "${args[@]}" -o "$WORK/one"
 check one "len(j['exits']) == 1 and j['exits'][0]['adapted_from'] == 1 and j['vote']['rule'] == 'single:0'"
 check one "j['valid_loss'] < j['start_valid_loss']"
+grep -q '"method": "edge"' "$WORK/one/edgewise.json" || fail "edge is not the default method"
+# An adapter to go on from is LoRA's business.
+run 0 lora "${args[@]}" --method lora -o "$WORK/lora"
+run 0 further "${args[@]}" --init-adapter "$WORK/lora" -o "$WORK/further"
+grep -q '"method": "lora"' "$WORK/further/edgewise.json" || fail "--init-adapter is not tuned as LoRA"
+run 1 both "${args[@]}" --method edge --init-adapter "$WORK/lora" -o "$WORK/both"
 
 # Two exits of a frozen trunk that vote.
 run 0 two "${args[@]}" --exits 2 --first-layer 0 --rate-per-window -o "$WORK/two"

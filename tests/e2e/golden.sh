@@ -29,8 +29,8 @@ rows = [{"prompt": f"Item {i % 7}:", "completion": [" red", " blue", " green"][i
 with open(sys.argv[1] + "/train.jsonl", "w") as f:
     f.writelines(json.dumps(r) + "\n" for r in rows)
 EOF
-tune=(tune "$model" --data "$WORK/train.jsonl" --max-steps 12 --grad-accum 2 --batch-size 4
-  --lora-rank 4 --learning-rate 3e-3 --eval-every 6 --save-every 4 --max-seq-len 64 --json)
+tune=(tune "$model" --method lora --data "$WORK/train.jsonl" --max-steps 12 --grad-accum 2
+  --batch-size 4 --lora-rank 4 --learning-rate 3e-3 --eval-every 6 --save-every 4 --max-seq-len 64 --json)
 run 0 dry "${tune[@]}" --dry-run && check dry \
   "j['predicted_peak_bytes'] > 0 and len(j['samples']) == 3 and 1 in j['samples'][0]['mask']"
 run 0 tune "${tune[@]}" -o "$WORK/run" --threads 1 && check tune \

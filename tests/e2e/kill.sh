@@ -15,8 +15,8 @@ rows = [{"text": f"Tom has {i} cats. {i + 1} cats are more than {i} cats. " * 4}
 with open(sys.argv[1] + "/train.jsonl", "w") as f:
     f.writelines(json.dumps(r) + "\n" for r in rows)
 EOF
-tune=(tune "$model" --data "$WORK/train.jsonl" --max-steps 150 --grad-accum 2 --batch-size 2
-  --lora-rank 4 --lora-dropout 0.1 --learning-rate 1e-3 --eval-every 7 --save-every 2
+tune=(tune "$model" --method lora --data "$WORK/train.jsonl" --max-steps 150 --grad-accum 2
+  --batch-size 2 --lora-rank 4 --lora-dropout 0.1 --learning-rate 1e-3 --eval-every 7 --save-every 2
   --max-seq-len 128 --json --quiet)
 run 0 whole "${tune[@]}" -o "$WORK/whole" --threads 1
 

@@ -15,8 +15,8 @@ def actions(name):
 sys.exit(bool(actions("test") & (actions("train") | actions("valid"))))
 EOP
 
-run 0 tune tune "$model" --data "$WORK/data" --max-steps 6 --batch-size 8 --grad-accum 1 \
-  --eval-every 2 --report-samples 2 -o "$WORK/run" --json
+run 0 tune tune "$model" --data "$WORK/data" --method lora --max-steps 6 --batch-size 8 \
+  --grad-accum 1 --eval-every 2 --report-samples 2 -o "$WORK/run" --json
 [ -s "$WORK/run/report.html" ] || fail "tune left no report"
 for what in "Learning" "Memory" "Compression" "What it answers" "Provenance"; do
   grep -q "<h2>$what" "$WORK/run/report.html" || fail "the report has no section '$what'"

@@ -110,8 +110,9 @@ def main():
         checker.compare("base model", base, load_base())
 
         # 1. ours -> PEFT
-        checker.edgewise("tune", base, "--data", data, "-o", work / "run", "--max-steps", "10",
-                         "--lora-rank", "4", "--learning-rate", "5e-3", "--max-seq-len", "64")
+        steps = ["--data", data, "--max-steps", "10", "--lora-rank", "4", "--learning-rate", "5e-3",
+                 "--max-seq-len", "64"]
+        checker.edgewise("tune", base, "--method", "lora", *steps, "-o", work / "run")
         checker.edgewise("export", work / "run", "--to", "peft", "-o", work / "peft")
         for where in ["run", "peft"]:
             loaded = peft.PeftModel.from_pretrained(load_base(), work / where).eval()
