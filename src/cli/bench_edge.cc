@@ -13,6 +13,7 @@
 #include "exec/memory.h"
 #include "io/env.h"
 #include "model/flops.h"
+#include "model/weight_stream.h"
 #include "model/workload.h"
 #include "tune/edge_method.h"
 #include "tune/memory_estimate.h"
@@ -83,6 +84,19 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
   const double start = Now();
   EW_ASSIGN(auto method, tune::EdgeMethod::Create(*exec, model, options, documents, o.tokens,
                                                   &inv.stop(), nullptr));
+  const model::PassMemory need = method->MemoryNeeded();
+  tune::MemoryRequest request;
+  request.method.lora = options.lora;
+  request.max_tokens = o.tokens;
+  request.runtime_bytes = o.program_bytes;
+  request.pass = &need;
+  for (const model::Parameter& p : method->params()) request.trained += p.count;
+  if (model.stream() != nullptr) {
+    EW_ASSIGN(const tune::MemoryFit fit, tune::FitStreamed(*exec, model, request, o.memory_limit));
+    EW_RETURN_IF_ERROR(model.stream()->SetBudget(fit.weight_budget));
+    out.details["memory_limit"] = o.memory_limit;
+    out.details["weight_budget"] = fit.weight_budget;
+  }
   tune::AdamW optimizer({}, method->params());
   std::vector<double> losses;
   double update_seconds = 0;
@@ -184,14 +198,13 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
   out.details["loss_last"] = losses.back();
   // (The estimate makes adapters of its own for a moment.)
   const int64_t peak = ReadProcessMemory().peak_rss_bytes;
-  const model::PassMemory need = method->MemoryNeeded();
-  tune::MemoryRequest request;
-  request.method.lora = options.lora;
-  request.max_tokens = o.tokens;
-  request.runtime_bytes = o.program_bytes;
-  request.pass = &need;
-  for (const model::Parameter& p : method->params()) request.trained += p.count;
-  EW_ASSIGN(const tune::MemoryEstimate memory, tune::EstimateMemory(*exec, model, request));
+  EW_ASSIGN(tune::MemoryEstimate memory, tune::EstimateMemory(*exec, model, request));
+  if (const model::WeightStream* stream = model.stream(); stream != nullptr) {
+    const model::StreamStats stats = stream->stats();
+    memory.weights += stream->budget_bytes() - stream->total_bytes();
+    out.details["weights_read_bytes"] = stats.bytes;
+    out.details["weights_wait_seconds"] = stats.wait_seconds;
+  }
   out.details["memory"] = MemoryTrace(
       memory, method->trunk().cache() != nullptr ? method->trunk().cache()->memory_bytes() : 0,
       peak);

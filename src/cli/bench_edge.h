@@ -25,6 +25,7 @@ struct EdgeBenchOptions {
   bool recompute = false;
   uint64_t seed = 1;
   int64_t program_bytes = 0;  // resident before the model was made
+  int64_t memory_limit = 0;   // of a streamed model; 0: none
 };
 
 struct EdgeBenchResult {
@@ -41,8 +42,8 @@ struct EdgeBenchResult {
   OrderedJson details;
 };
 
-// Error: kInterrupted; options that do not fit the model; no room for the cache (in the system's
-// folder for temporary files).
+// Error: kInterrupted; kOutOfMemory: more than the limit; options that do not fit the model; no
+// room for the cache (in the system's folder for temporary files).
 Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
                                      const EdgeBenchOptions& options);
 

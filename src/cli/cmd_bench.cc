@@ -73,6 +73,12 @@ class Bench : public Command {
     std::string shapes;
     for (const std::string& shape : model::NamedShapes()) shapes += " " + shape;
     app.add_option("--shape", shape_, "One of:" + shapes);
+    app.add_option(
+        "--base", base_,
+        "tune, prefill, decode: a base of 'edgewise random-base' or any other directory, "
+        "instead of --shape");
+    app.add_option("--memory", memory_,
+                   "tune --method edge --base: most resident memory; weights are read as needed");
     app.add_option("--method", method_, "tune: lora, last-n, full or edge")
         ->check(CLI::IsMember({"lora", "last-n", "full", "edge"}))
         ->capture_default_str();
@@ -142,9 +148,12 @@ class Bench : public Command {
       kernels_.shape = shape_;
       return RunBenchKernels(inv, kernels_);
     }
-    if (shape_.empty()) return InvalidArgument("no shape is named (--shape)");
-    Result<model::ModelConfig> config = model::NamedShape(shape_);
-    if (!config.ok()) return InvalidArgument("--shape: " + config.status().message());
+    if (shape_.empty() == base_.empty()) {
+      return InvalidArgument("name a shape (--shape) or a directory (--base)");
+    }
+    if (!memory_.empty() && (base_.empty() || what_ != "tune" || method_ != "edge")) {
+      return InvalidArgument("--memory is for bench tune --method edge --base DIR");
+    }
     Result<model::StorageDType> storage = model::ParseStorageDType(dtype_);
     if (!storage.ok()) return InvalidArgument("--dtype: " + storage.status().message());
     const DType dtype = *storage == model::StorageDType::kBF16  ? DType::kBF16
@@ -152,16 +161,33 @@ class Bench : public Command {
                                                                 : DType::kF32;
     EW_ASSIGN(ctx_, inv.Exec());
     edge_.program_bytes = ReadProcessMemory().rss_bytes;
-    EW_ASSIGN(auto model,
-              bits_ == 0 ? model::Model::Random(*config, seed_, dtype) : Packed(*config));
-    inv.console().Log(fmt::format("{}: {} parameters, {} threads, {}", shape_,
-                                  FormatCount(static_cast<double>(config->parameter_count())),
-                                  ctx_->threads(), IsaName(ctx_->isa())));
+    EW_ASSIGN(auto model, base_.empty() ? Made(dtype) : Opened());
+    inv.console().Log(
+        fmt::format("{}{}: {} parameters, {} threads, {}", shape_, base_,
+                    FormatCount(static_cast<double>(model->config().parameter_count())),
+                    ctx_->threads(), IsaName(ctx_->isa())));
     if (what_ == "tune") return method_ == "edge" ? RunEdge(inv, *model) : RunTune(inv, *model);
     return what_ == "prefill" ? RunPrefill(inv, *model) : RunDecode(inv, *model);
   }
 
  private:
+  Result<std::unique_ptr<model::Model>> Made(DType dtype) const {
+    Result<model::ModelConfig> config = model::NamedShape(shape_);
+    if (!config.ok()) return InvalidArgument("--shape: " + config.status().message());
+    return bits_ == 0 ? model::Model::Random(*config, seed_, dtype) : Packed(*config);
+  }
+
+  Result<std::unique_ptr<model::Model>> Opened() {
+    model::LoadOptions load;
+    if (!memory_.empty()) {
+      Result<int64_t> limit = ParseBytes(memory_);
+      if (!limit.ok()) return InvalidArgument("--memory: " + limit.status().message());
+      edge_.memory_limit = *limit;
+      load.stream.budget_bytes = int64_t{1} << 60;  // until the plan says how much
+    }
+    return model::Model::Load(base_, load);
+  }
+
   Result<std::unique_ptr<model::Model>> Packed(const model::ModelConfig& config) const {
     compress::CompressionPolicy policy;
     policy.group = group_;
@@ -349,7 +375,7 @@ class Bench : public Command {
     const double peak = MeasurePeakGflops(*ctx_);
     OrderedJson json;
     json["bench"] = what_;
-    json["shape"] = shape_;
+    json["shape"] = base_.empty() ? shape_ : base_;
     json["tokens_per_second"] = static_cast<double>(tokens) / median;
     json["peak_rss_bytes"] = peak_bytes;
     json["gflops"] = gflops;
@@ -362,7 +388,7 @@ class Bench : public Command {
     json["repeats"] = seconds.size();
     json["weight_bytes"] = model.weight_bytes();
     if (bits_ == 0) {
-      json["dtype"] = dtype_;
+      if (base_.empty()) json["dtype"] = dtype_;
     } else {
       json["bits"] = bits_;
       json["sparsity"] = sparsity_;
@@ -387,8 +413,8 @@ class Bench : public Command {
   EdgeBenchOptions edge_;
   std::function<Result<OrderedJson>()> compare_;  // of bench tune, once it is over
   int64_t vote_exits_ = 0;
-  std::string what_, shape_, method_ = "lora", dtype_ = "fp32", pattern_ = "unstructured",
-                             cache_type_ = "f32";
+  std::string what_, shape_, base_, memory_, method_ = "lora", dtype_ = "fp32",
+                                             pattern_ = "unstructured", cache_type_ = "f32";
   int bits_ = 0, group_ = 64, act_group_ = -1, embedding_bits_ = 8;
   double sparsity_ = 0;
   bench::KernelBenchOptions kernels_;

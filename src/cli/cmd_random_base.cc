@@ -39,6 +39,9 @@ class RandomBase : public Command {
     app.add_option("--head-bits", head_bits_, "Of embedding and head")
         ->check(CLI::IsMember({4, 8}))
         ->capture_default_str();
+    app.add_option("--group", group_, "Columns per scale of dense packed linears")
+        ->check(CLI::IsMember({0, 32, 64, 128}))
+        ->capture_default_str();
     app.add_option("--tokenizer", tokenizer_, "Model whose tokenizer is copied");
     app.add_option("--seed", seed_, "Of the weights")->capture_default_str();
     app.add_option("-o,--output", out_, "Directory to write");
@@ -106,7 +109,7 @@ class RandomBase : public Command {
     f.cols = cols;
     f.bits = linear ? bits_ : head_bits_;
     const bool sparse = linear && sparsity_ > 0;
-    f.group = f.bits == 8 || sparse ? 0 : 128;
+    f.group = f.bits == 8 || sparse ? 0 : linear ? group_ : 128;
     if (sparse) {
       f.structure = block_ ? kernels::Structure::kBlock : kernels::Structure::kUnstructured;
       if (block_) f.block_cols = 64;
@@ -132,7 +135,7 @@ class RandomBase : public Command {
   }
 
   std::string shape_, tokenizer_, out_;
-  int bits_ = 4, head_bits_ = 8;
+  int bits_ = 4, head_bits_ = 8, group_ = 128;
   double sparsity_ = 0;
   bool block_ = false;
   uint64_t seed_ = 1;

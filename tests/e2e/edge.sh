@@ -70,5 +70,13 @@ sys.exit(json.load(open(sys.argv[1]))["num_hidden_layers"] != 1)
 PY
 run 0 peft export "$WORK/two" --to peft -o "$WORK/peft" --json --quiet
 [ -e "$WORK/peft/adapter_config.json" ] || fail "no adapter was written"
+# Measured within a memory limit, on a base whose weights are read as they are needed.
+run 0 base random-base --shape smollm2-135m --bits 4 --group 64 -o "$WORK/base" --quiet
+bench=(bench tune --method edge --tokens 64 --documents 2 --epochs 2 --rank 4 --json --quiet)
+run 0 limit "${bench[@]}" --base "$WORK/base" --memory 110MiB
+check limit "j['peak_rss_bytes'] <= 110 << 20 and j['weight_budget'] < j['weight_bytes']"
+run 3 tight "${bench[@]}" --base "$WORK/base" --memory 20MiB
+run 1 two "${bench[@]}" --base "$WORK/base" --shape smollm2-135m
+run 1 nobase "${bench[@]}" --shape smollm2-135m --memory 1GiB
 run 2 low export "$WORK/two" --to peft --exit 0 -o "$WORK/low"
 finish
