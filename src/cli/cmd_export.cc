@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 
 #include "cli/commands.h"
 #include "cli/merge_output.h"
@@ -36,8 +37,11 @@ class Export : public Command {
     app.add_option("--gguf-type", gguf_type_, "gguf: type of the matrices")
         ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0"}))
         ->capture_default_str();
-    app.add_option("--exit", exit_,
-                   "Of a run with exits: which one, from 0 (default: the deepest)");
+    app.add_option(
+           "--exit", exit_,
+           "Of a run with exits: which one, from 0, or all, each into a directory exit-K in "
+           "the output (default: the deepest)")
+        ->check(CLI::IsMember({"all"}) | CLI::NonNegativeNumber);
     app.add_flag("--overwrite", overwrite_, "Replace the output directory");
   }
 
@@ -54,6 +58,7 @@ class Export : public Command {
  private:
   // By way of a directory with the merged model in floats, unless that is what is given.
   Status ExportFile(Invocation& inv) {
+    if (exit_ == "all") return InvalidArgument("--exit all: a GGUF file holds one exit");
     EW_ASSIGN(const formats::GgmlType type, infer::ParseGgufType(gguf_type_));
     EW_ASSIGN(ExecContext * exec, inv.Exec());
     Env& env = PosixEnv();
@@ -171,21 +176,48 @@ class Export : public Command {
     // The config alone is needed; opening the model maps its weights, which costs nothing.
     EW_ASSIGN(const auto model, model::Model::Load(base.path));
     EW_ASSIGN(const model::ExitSet exits, model::ExitSet::Load(run_, model->config()));
-    const int k = exit_ < 0 ? exits.size() - 1 : exit_;
+    if (exit_ != "all") {
+      const int k = exit_.empty() ? exits.size() - 1 : std::atoi(exit_.c_str());
+      return WriteExit(inv, base, base_name, *model, exits, k, out_, options);
+    }
+    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
+    EW_RETURN_IF_ERROR(PosixEnv().CreateDirs(out_));
+    for (int k = 0; k < exits.size(); ++k) {
+      EW_RETURN_IF_ERROR(WriteExit(inv, base, base_name, *model, exits, k,
+                                   JoinPath(out_, fmt::format("exit-{}", k)), options));
+    }
+    OrderedJson json;
+    json["output"] = out_;
+    json["format"] = to_;
+    json["exits"] = exits.size();
+    inv.console().SetResult(std::move(json));
+    return Status::Ok();
+  }
+
+  Status WriteExit(Invocation& inv, const formats::ModelLocation& base,
+                   const std::string& base_name, const model::Model& model,
+                   const model::ExitSet& exits, int k, const std::string& out,
+                   const infer::MergeOptions& options) {
     if (to_ == "hf") {
       EW_ASSIGN(ExecContext * exec, inv.Exec());
       EW_ASSIGN(const infer::MergeReport report,
-                infer::ExportExitToHf(*exec, base, run_, k, out_, options));
-      SetMergeResult(report, out_, inv.console());
+                infer::ExportExitToHf(*exec, base, run_, k, out, options));
+      SetMergeResult(report, out, inv.console());
       return Status::Ok();
     }
-    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
-    EW_RETURN_IF_ERROR(infer::ExportExitToPeft(model->config(), exits, k, base_name, out_));
+    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out));
+    EW_RETURN_IF_ERROR(infer::ExportExitToPeft(model.config(), exits, k, base_name, out));
     OrderedJson json;
-    json["output"] = out_;
+    json["output"] = out;
     json["format"] = "peft";
     json["base"] = base_name;
     json["exit"] = k;
+    json["layers"] = exits.exit(k).end;
+    if (exits.exit(k).end < model.config().num_layers()) {
+      inv.console().Log(
+          fmt::format("note: {} belongs on the base cut to {} layers (num_hidden_layers)", out,
+                      exits.exit(k).end));
+    }
     inv.console().SetResult(std::move(json));
     return Status::Ok();
   }
@@ -249,8 +281,7 @@ class Export : public Command {
     return Unsupported(run_ + " holds a whole model, not an adapter: use --to hf");
   }
 
-  int exit_ = -1;
-  std::string run_, to_, out_, base_, dtype_ = "as-stored", gguf_type_ = "f16";
+  std::string run_, to_, exit_, out_, base_, dtype_ = "as-stored", gguf_type_ = "f16";
   bool overwrite_ = false;
 };
 

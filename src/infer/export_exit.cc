@@ -196,15 +196,6 @@ Status ExportExitToPeft(const model::ModelConfig& config, const model::ExitSet& 
     return InvalidArgument(fmt::format("exit {}: the exits are 0 to {}", k, exits.size() - 1));
   }
   const model::TunedExit& exit = exits.exit(k);
-  if (exit.end < config.num_layers()) {
-    return Unsupported(fmt::format(
-        "exit {} ends after {} of {} layers, and PEFT leaves no layers out: use --to hf", k,
-        exit.end, config.num_layers()));
-  }
-  if (!exit.head.empty()) {
-    return Unsupported(
-        fmt::format("exit {} has a head of its own, which is no adapter: use --to hf", k));
-  }
   const model::ExitStream& stream = exits.streams()[static_cast<size_t>(exit.stream)];
   formats::PeftAdapter peft;
   peft.config = stream.lora->lora_config();
@@ -213,7 +204,8 @@ Status ExportExitToPeft(const model::ModelConfig& config, const model::ExitSet& 
   peft.config.target_modules.clear();
   // The tensors say which modules have an adapter; layer lists would not cover the head.
   peft.config.layers_to_transform.reset();
-  for (int64_t layer = stream.layers.begin; layer < stream.layers.end; ++layer) {
+  const int64_t end = std::min(stream.layers.end, exit.end);
+  for (int64_t layer = stream.layers.begin; layer < end; ++layer) {
     for (model::LinearKind kind : model::kAllLinears) {
       const model::LoraSlot* s = stream.lora->slot(layer, kind);
       if (s == nullptr) continue;
@@ -234,9 +226,14 @@ Status ExportExitToPeft(const model::ModelConfig& config, const model::ExitSet& 
         "lm_head", peft.config.use_rslora ? alpha / std::sqrt(static_cast<double>(s.r)) : alpha);
   }
   if (!exit.norm.empty()) {
-    peft.config.modules_to_save = {"model.norm"};
+    peft.config.modules_to_save.push_back("model.norm");
     peft.saved.emplace("model.norm.weight",
                        formats::MakeFloatTensor({config.hidden}, exit.norm.data()));
+  }
+  if (!exit.head.empty()) {
+    peft.config.modules_to_save.push_back("lm_head");
+    peft.saved.emplace("lm_head.weight",
+                       formats::MakeFloatTensor({config.vocab, config.hidden}, exit.head.data()));
   }
   return formats::WritePeftAdapter(PosixEnv(), out, peft);
 }

@@ -20,9 +20,10 @@ Result<MergeReport> ExportExitToHf(ExecContext& ctx, const formats::ModelLocatio
                                    const std::string& run_dir, int k, const std::string& out,
                                    const MergeOptions& options = {});
 
-// An exit at the model's end as PEFT reads it: the window's linears and the head as LoRA, the norm
-// as a saved module. Error: an exit below the model's end (PEFT leaves no layers out; export it as
-// a model), a head of its own.
+// An exit as PEFT reads it: the window's linears and the head as LoRA, the norm and a head of its
+// own as saved modules. PEFT leaves no layers out: the adapter of an exit below the model's end
+// belongs on the base cut to the layers below the exit (transformers: num_hidden_layers). Error: no
+// such exit, I/O.
 Status ExportExitToPeft(const model::ModelConfig& config, const model::ExitSet& exits, int k,
                         const std::string& base_name, const std::string& out);
 

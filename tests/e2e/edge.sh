@@ -47,6 +47,13 @@ generate=(--prompt "Once upon a time" --max-tokens 24 --temperature 0 --json --q
 run 0 vote generate "$WORK/two" "${generate[@]}"
 run 0 early generate "$WORK/two" --vote mean --early-stop 0.5 "${generate[@]}"
 check early "len(j['ids']) > 0"
+# A bound that every token reaches leaves the lowest exit, one that none reaches the whole vote.
+run 0 always generate "$WORK/two" --vote mean --early-stop 1e-9 "${generate[@]}"
+run 0 lowest generate "$WORK/two" --vote single:0 "${generate[@]}"
+run 0 never generate "$WORK/two" --vote mean --early-stop 1 "${generate[@]}"
+run 0 voted generate "$WORK/two" --vote mean "${generate[@]}"
+[ "$(json always "j['ids']")" = "$(json lowest "j['ids']")" ] || fail "stopping always is not the lowest exit"
+[ "$(json never "j['ids']")" = "$(json voted "j['ids']")" ] || fail "stopping never is not the vote"
 # Each exit as an ordinary model says what the exit says.
 for k in 0 1; do
   run 0 hf$k export "$WORK/two" --to hf --exit $k --dtype fp32 -o "$WORK/hf$k" --json --quiet
@@ -78,5 +85,12 @@ check limit "j['peak_rss_bytes'] <= 110 << 20 and j['weight_budget'] < j['weight
 run 3 tight "${bench[@]}" --base "$WORK/base" --memory 20MiB
 run 1 two "${bench[@]}" --base "$WORK/base" --shape smollm2-135m
 run 1 nobase "${bench[@]}" --shape smollm2-135m --memory 1GiB
-run 2 low export "$WORK/two" --to peft --exit 0 -o "$WORK/low"
+run 0 low export "$WORK/two" --to peft --exit 0 -o "$WORK/low" --json
+check low "j['layers'] == 1" && says low "cut to 1 layers"
+run 0 all export "$WORK/two" --to peft --exit all -o "$WORK/all" --json --quiet
+for k in 0 1; do
+  [ -e "$WORK/all/exit-$k/adapter_model.safetensors" ] || fail "exit $k is missing among all"
+done
+run 1 nothere export "$WORK/two" --to peft --exit 2 -o "$WORK/nothere"
+run 1 allgguf export "$WORK/two" --to gguf --exit all -o "$WORK/all.gguf"
 finish

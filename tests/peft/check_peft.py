@@ -6,6 +6,8 @@
 2. PEFT makes adapters (all linears; rsLoRA; rank_pattern and alpha_pattern; two modules);
    edgewise loads each, and the log-probabilities are the same again.
 3. The merged model that edgewise writes loads in transformers with the same log-probabilities.
+4. Adaptive layer tuning: each exit as an adapter on the base cut to its layers, and as a model cut
+   there, with a shared head and with one of its own.
 
 Needs torch, transformers and peft. Without them in this interpreter, a virtual environment is made
 (--venv, default build/peft-venv) and the script runs itself there.
@@ -50,7 +52,7 @@ class Checker:
             raise SystemExit(f"edgewise {' '.join(map(str, args))}: {out.stdout}{out.stderr}")
         return json.loads(out.stdout)
 
-    def compare(self, what, model, reference, adapter=None):
+    def compare(self, what, model, reference, adapter=None, options=()):
         """The log-probability of every token after the first, in edgewise and in torch."""
         import torch
         worst = 0.0
@@ -63,7 +65,7 @@ class Checker:
                 # A row with one label: its loss is that token's.
                 labels = [-100] * at + [ids[at]]
                 path.write_text(json.dumps({"input_ids": ids[:at + 1], "labels": labels}) + "\n")
-                args = ["eval", model, "--data", path]
+                args = ["eval", model, "--data", path, *options]
                 ours = self.edgewise(*args, *(["--adapter", adapter] if adapter else []))["loss"]
                 worst = max(worst, abs(ours + theirs[at - 1, ids[at]].item()))
         ok = worst < TOLERANCE and not math.isnan(worst)
@@ -146,6 +148,28 @@ def main():
             work / "merged", dtype=torch.float32, attn_implementation="eager").eval()
         checker.compare("merged model in transformers", base, merged, work / "run")
         transformers.AutoTokenizer.from_pretrained(work / "merged")
+
+        # 4. exits; without validation data their votes have no temperatures
+        steps[1] = data / "train.jsonl"
+        for head in ["shared", "copy"]:
+            run = work / f"edge-{head}"
+            checker.edgewise("tune", base, "--method", "edge", *steps, "-o", run, "--exits", "2",
+                             "--first-layer", "0", "--exit-schedule", "cyclic", "--exit-head", head,
+                             "--val-fraction", "0")
+            for form in ["peft", "hf"]:
+                checker.edgewise("export", run, "--to", form, "--exit", "all", "--dtype", "fp32",
+                                 "-o", work / f"{form}-{head}")
+            for k, layers in enumerate([2, 4]):
+                cut = transformers.AutoModelForCausalLM.from_pretrained(
+                    base, dtype=torch.float32, attn_implementation="eager",
+                    num_hidden_layers=layers).eval()
+                loaded = peft.PeftModel.from_pretrained(cut, work / f"peft-{head}/exit-{k}").eval()
+                whole = transformers.AutoModelForCausalLM.from_pretrained(
+                    work / f"hf-{head}/exit-{k}", dtype=torch.float32,
+                    attn_implementation="eager").eval()
+                vote = ["--vote", f"single:{k}"]
+                checker.compare(f"exit {k} ({head} head) in PEFT", run, loaded, options=vote)
+                checker.compare(f"exit {k} ({head} head) in transformers", run, whole, options=vote)
 
     print(f"{checker.failures} failures")
     return 1 if checker.failures else 0
