@@ -89,6 +89,7 @@ class Bench : public Command {
                    "tune: LoRA rank on all linears (default: 8; edge: 32)")
         ->check(CLI::PositiveNumber);
     DeclareEdge(app, edge_.edge);
+    given_ = [&app](const char* name) { return app.get_option(name)->count() > 0; };
     app.add_option("--epochs", edge_.epochs, "tune --method edge: passes over the documents")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
@@ -204,6 +205,12 @@ class Bench : public Command {
   // The figure is of the whole run: making the trunk's states is part of it.
   Status RunEdge(Invocation& inv, const model::Model& model) {
     edge_.rank = rank_ == kDefaultRank ? 0 : rank_;
+    if (!edge_.edge.distill.empty()) return InvalidArgument("--distill is for tune");
+    if (edge_.edge.paper_mode) {
+      SetPaperMode(given_, &edge_.edge);
+      if (rank_ == kDefaultRank) edge_.rank = 8;
+      if (!given_("--head-skip")) edge_.head_skip = 0;
+    }
     edge_.tokens = tokens_;
     edge_.recompute = recompute_;
     edge_.seed = seed_;
@@ -409,6 +416,7 @@ class Bench : public Command {
   }
 
   ExecContext* ctx_ = nullptr;
+  GivenFn given_;
   static constexpr int64_t kDefaultRank = 0;
   EdgeBenchOptions edge_;
   std::function<Result<OrderedJson>()> compare_;  // of bench tune, once it is over

@@ -62,6 +62,7 @@ class Tune : public Command {
     if (const std::string note = ChooseMethod(flags_); !note.empty()) {
       inv.console().Log("note: " + note);
     }
+    EW_RETURN_IF_ERROR(ApplyPaperMode(flags_));
     EW_ASSIGN(tune::ModelMethodOptions method_options, MethodOptions(flags_));
     EW_ASSIGN(tune::TrainOptions train_options, TrainerOptions(flags_));
     model::LoadOptions load;
@@ -212,6 +213,7 @@ class Tune : public Command {
                                                      TuneFit* fit) const {
     EW_ASSIGN(tune::EdgeOptions options, EdgeMethodOptions(flags_, model.config().num_layers()));
     options.total_steps = plan.steps;
+    EW_RETURN_IF_ERROR(OpenTeacher(&options));
     // A run that sees no document twice has nothing to gain from a cache.
     const bool once =
         plan.steps * flags_.grad_accum <= plan.batches_per_epoch && options.exits.exits == 1;
@@ -254,8 +256,20 @@ class Tune : public Command {
                     console.Log(fmt::format("states below window {}: {} of {} tokens", p.exit + 1,
                                             p.tokens_done, p.tokens));
                   }));
-    EW_RETURN_IF_ERROR(fit->AddWindows(method.get(), cached));
+    const int64_t teacher = teacher_ != nullptr ? teacher_->weight_bytes() : 0;
+    EW_RETURN_IF_ERROR(fit->AddWindows(method.get(), cached, teacher));
     return method;
+  }
+
+  // --distill: the model to learn from.
+  Status OpenTeacher(tune::EdgeOptions* options) const {
+    if (flags_.edge.distill.empty()) return Status::Ok();
+    EW_ASSIGN(const formats::ModelLocation location, formats::ResolveModel(flags_.edge.distill));
+    EW_ASSIGN(teacher_, model::Model::Load(location.path));
+    EW_ASSIGN(options->teacher_name, tune::FingerprintModel(location.path));
+    options->teacher = teacher_.get();
+    options->teacher_weight = flags_.edge.distill_weight;
+    return Status::Ok();
   }
 
   static int64_t CacheBytes(const tune::Method& method) {
@@ -281,6 +295,7 @@ class Tune : public Command {
   }
 
   TuneFlags flags_;
+  mutable std::unique_ptr<model::Model> teacher_;
 };
 
 }  // namespace

@@ -71,16 +71,45 @@ void DeclareEdge(CLI::App& app, EdgeFlags& f) {
                  "edge: gradients through packed weights in fp32 (exact) or int8 (integer)")
       ->check(CLI::IsMember({"exact", "integer"}))
       ->capture_default_str();
-  app.add_flag(
-      "--paper-mode", f.paper_mode,
-      "edge: the choices of the released code: an exit every quarter of the layers, frozen "
-      "trunk, sequential, a copy of the head per exit, rank 8 with dropout 0.1");
+  app.add_option("--windows-per-step", f.windows_per_step,
+                 "edge: windows that a step tunes, on the mean of their exits' losses")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--fake-quant", f.activation_bits,
+                 "edge: round activations to so many bits while tuning, straight-through; 0: not")
+      ->check(CLI::IsMember({0, 2, 3, 4, 5, 6, 8}))
+      ->capture_default_str();
+  app.add_option("--distill", f.distill,
+                 "edge: learn from the logits of this model, too (the base before compression)");
+  app.add_option("--distill-weight", f.distill_weight, "edge: share of --distill in the loss")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_flag("--whole-head", f.whole_head,
+               "edge: all logits of a step at once, to measure what the fused head saves");
+  app.add_flag("--paper-mode", f.paper_mode,
+               "edge: the choices of the paper's released code, where no option says otherwise: "
+               "an exit every quarter of the layers, each with a copy of the head, rank 8, "
+               "activations in 8 bits, steps of 16 rows");
   app.add_flag("--no-cache", f.no_cache,
                "edge: compute the states below a window again in every step");
   app.add_option("--cache-form", f.cache_codec, "edge: cached states as f32, bf16 or int8")
       ->check(CLI::IsMember({"f32", "bf16", "int8"}))
       ->capture_default_str();
   app.add_option("--cache-limit", f.cache_limit, "edge: most disk space of the cache, as 2GiB");
+}
+
+void SetPaperMode(const GivenFn& given, EdgeFlags* f) {
+  const auto set = [&](const char* name, auto& field, auto value) {
+    if (!given(name)) field = value;
+  };
+  set("--exits", f->exits, 4);
+  set("--windows", f->windows, "tiled");
+  set("--first-layer", f->first_layer, 0);
+  set("--trunk", f->trunk, "frozen");
+  set("--exit-schedule", f->schedule, "sequential");
+  set("--exit-head", f->head, "copy");
+  set("--backward", f->backward, "exact");
+  set("--fake-quant", f->activation_bits, 8);
 }
 
 Status ApplyEdge(const EdgeFlags& f, int64_t layers, const std::string& run_dir,
@@ -98,17 +127,14 @@ Status ApplyEdge(const EdgeFlags& f, int64_t layers, const std::string& run_dir,
   if (o->head == tune::HeadMode::kCopy) o->head_lora_rank = 0;
   o->backward =
       f.backward == "integer" ? kernels::BackwardMode::kInteger : kernels::BackwardMode::kExact;
+  o->windows_per_step = f.windows_per_step;
+  o->activation_bits = f.activation_bits;
+  o->whole_head = f.whole_head;
   if (f.paper_mode) {
-    o->exits.layout = tune::WindowLayout::kTiled;
-    o->trunk.mode = tune::TrunkMode::kFrozen;
-    o->order = tune::ExitOrder::kSequential;
-    o->head = tune::HeadMode::kCopy;
-    o->head_lora_rank = 0;
-    o->exits.exits = std::min<int64_t>(4, layers);
-    o->exits.first_layer = 0;
-    o->lora.r = 8;
-    o->lora.lora_alpha = 16;
-    o->lora.lora_dropout = 0.1;
+    o->exits.exits = std::min(f.exits, layers);
+    // The released heads are linear layers alone; the norm before them is the model's, in tuning as
+    // in inference (the released code has it in inference only).
+    o->train_norm = false;
   }
   EW_ASSIGN(o->trunk.codec, tune::ParseHiddenCodec(f.cache_codec));
   if (!f.cache_limit.empty()) {

@@ -1,6 +1,7 @@
 // The options of `tune --method edge`.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "base/status.h"
@@ -20,6 +21,11 @@ struct EdgeFlags {
   bool rate_per_window = false;
   std::string head = "shared", backward = "integer";
   int64_t head_lora_rank = -1;  // negative: as the windows
+  int64_t windows_per_step = 1;
+  int activation_bits = 0;
+  std::string distill;
+  double distill_weight = 0.5;
+  bool whole_head = false;
   bool paper_mode = false;
   bool no_cache = false;
   std::string cache_codec = "bf16", cache_limit;
@@ -33,6 +39,11 @@ inline constexpr int64_t kEdgeRank = 32;
 // Blocks of the vocabulary whose every probability is below are left out of the gradient by method
 // edge unless told otherwise (as in Cut Cross-Entropy, arXiv 2411.09009).
 inline constexpr double kEdgeHeadSkip = 0x1p-12;
+
+// Whether an option (by its long name) was given.
+using GivenFn = std::function<bool(const char*)>;
+// The released code's choices about windows and exits, for every option that was not given.
+void SetPaperMode(const GivenFn& given, EdgeFlags* flags);
 
 // Sets what the flags decide, for a model of `layers` layers; `run_dir` is where the cache goes.
 // `options->lora` has to be filled in. Error: names the flag.

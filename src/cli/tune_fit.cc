@@ -91,7 +91,8 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked) {
   return tune::CheckMemory(ctx_, model_, request_, plan_.memory_limit);
 }
 
-Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached) {
+Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) {
+  request_.runtime_bytes += beside;
   cached_ = cached;
   complete_ = edge->trunk().Complete();
   request_.method.recompute = flags_.recompute;

@@ -22,8 +22,9 @@ class TuneFit {
   // The run's size and limit (`asked` bytes; 0: what the system allows). Methods other than edge
   // are checked at once. Error: kOutOfMemory, with the smallest limit that works.
   Status Begin(const tune::ModelMethodOptions& method, int64_t asked);
-  // Method edge, whose largest window decides; `cached`: states below windows are kept.
-  Status AddWindows(tune::EdgeMethod* edge, bool cached);
+  // Method edge, whose largest window decides; `cached`: states below windows are kept;
+  // `beside`: bytes that the run takes and the model does not know of.
+  Status AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside);
   // The step's time and peak: operations are measured, the plan is searched and checked, and what
   // the process has grown by until then is taken off what the weights may take. A streamed model's
   // budget and the method's recomputation are set. `edge`: null for other methods.

@@ -53,6 +53,7 @@ std::string DefaultRunDirectory(std::string model) {
 }
 
 void DeclareTune(CLI::App& app, TuneFlags& f) {
+  f.given = [&app](const char* name) { return app.get_option(name)->count() > 0; };
   const auto group = [&](const char* name) { app.option_defaults()->group(name); };
   app.add_option("model,-m,--model", f.model, "Hugging Face directory, GGUF file or hub id");
   group("Data and run");
@@ -184,6 +185,28 @@ std::string ChooseMethod(TuneFlags& f) {
   return f.method == "edge" ? "" : "--init-adapter: method lora, as method edge starts afresh";
 }
 
+Status ApplyPaperMode(TuneFlags& f) {
+  if (!f.edge.paper_mode) return Status::Ok();
+  if (f.method != "edge") return InvalidArgument("--paper-mode is for method edge");
+  SetPaperMode(f.given, &f.edge);
+  const auto set = [&](const char* name, auto& field, auto value) {
+    if (!f.given(name)) field = value;
+  };
+  set("--lora-rank", f.rank, 8);
+  set("--lora-alpha", f.alpha, 16);
+  set("--lora-dropout", f.dropout, 0.1);
+  set("--head-skip", f.head_skip, 0);
+  set("--batch-size", f.batch_size, 1);
+  set("--grad-accum", f.grad_accum, 16);
+  set("--learning-rate", f.lr, 4e-4);
+  set("--lr-schedule", f.lr_schedule, "constant");
+  set("--warmup-steps", f.warmup_steps, 0);  // (Its ratio of 0.03 has no effect there.)
+  set("--adam-beta2", f.beta2, 0.999);
+  set("--weight-decay", f.weight_decay, 0);
+  set("--max-grad-norm", f.max_grad_norm, 0.3);
+  return Status::Ok();
+}
+
 Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& f, int64_t layers) {
   EW_ASSIGN(const tune::ModelMethodOptions lora, MethodOptions(f));
   if (!f.init_adapter.empty()) {
@@ -203,14 +226,14 @@ std::string TuneOptionsText(const TuneFlags& f) {
   const EdgeFlags& e = f.edge;
   return fmt::format(
       "{} {} {} {} {} {} {} | {} {} {} {} {} {} {} {} {} {} {} {} {} | {} {} {} {} {} {} {} {} | "
-      "{} "
-      "{} {} {} {} {} {}",
+      "{} {} {} {} {} {} {} | {} {} {} {} {}",
       f.rank, f.alpha, f.dropout, f.targets, f.rslora, fmt::join(f.rank_pattern, ","),
       fmt::join(f.alpha_pattern, ","), e.exits, e.window, e.first_layer, e.windows, e.window_steps,
       e.trunk, e.schedule, e.rate_per_window, e.head, e.backward, e.head_lora_rank, e.paper_mode,
       e.cache_codec, f.lr, f.min_lr, f.lr_schedule, f.warmup_ratio, f.warmup_steps, f.batch_size,
       f.grad_accum, f.weight_decay, f.max_grad_norm, f.beta1, f.beta2, f.adam_eps, f.pack, f.seed,
-      f.head_skip);
+      f.head_skip, e.windows_per_step, e.activation_bits, e.distill, e.distill_weight,
+      e.whole_head);
 }
 
 Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& f) {

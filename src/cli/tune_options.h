@@ -29,6 +29,7 @@ struct TuneFlags {
   int64_t last_layers = 16;
   std::string init_adapter;
   EdgeFlags edge;
+  GivenFn given;          // set by DeclareTune
   double head_skip = -1;  // negative: 0, or kEdgeHeadSkip
   std::string dtype = "as-stored";
   bool keep_quant = false;
@@ -65,6 +66,9 @@ void DeclareTune(CLI::App& app, TuneFlags& flags);
 // Sets the method where none is named: edge, or lora for a run that edge does not do; then says
 // why, else "".
 std::string ChooseMethod(TuneFlags& flags);
+// --paper-mode: the choices of the paper's released code for every option that was not given.
+// Error: another method than edge.
+Status ApplyPaperMode(TuneFlags& flags);
 
 // Error: names the flag.
 Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& flags);

@@ -5,6 +5,7 @@
 
 #include "base/rng.h"
 #include "kernels/matmul.h"
+#include "model/fake_quant.h"
 
 namespace edgewise::model {
 namespace {
@@ -55,9 +56,14 @@ void DropoutBackward(ExecContext& ctx, const Dropout& dropout, int64_t count, co
 void AdaptedForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
                     float* y, Accumulate acc, float* xa, const AdapterScratch& scratch) {
   const WeightRef& w = linear.base.weight;
+  const float* input = x;
+  if (linear.activation_bits > 0) {
+    FakeQuantize(ctx, linear.activation_bits, rows, w.cols, x, scratch.rounded);
+    input = scratch.rounded;
+  }
   {
     const PartTimer timer(linear.times, KernelKind::kLinearForward);
-    kernels::LinearForward(ctx, rows, x, w.cols, w, linear.base.bias, y, w.rows, acc);
+    kernels::LinearForward(ctx, rows, input, w.cols, w, linear.base.bias, y, w.rows, acc);
   }
   AdapterForward(ctx, linear, rows, x, y, xa, scratch);
 }
@@ -94,7 +100,10 @@ void AdaptedBackward(ExecContext& ctx, const AdaptedLinear& linear, const Linear
     const bool exact = linear.backward.mode == kernels::BackwardMode::kExact;
     const PartTimer timer(linear.times,
                           exact ? KernelKind::kLinearBackward : KernelKind::kLinearBackwardInt8);
-    kernels::LinearBackwardInput(ctx, rows, dy, w.rows, w, dx, w.cols, acc, linear.backward);
+    const bool rounds = linear.activation_bits > 0;
+    kernels::LinearBackwardInput(ctx, rows, dy, w.rows, w, rounds ? scratch.rounded : dx, w.cols,
+                                 rounds ? Accumulate::kOverwrite : acc, linear.backward);
+    if (rounds) StraightThrough(ctx, rows * w.cols, x, scratch.rounded, dx, acc);
   }
   if (grads.weight != nullptr) {
     const PartTimer timer(linear.times, KernelKind::kWeightGradient);

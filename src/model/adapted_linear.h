@@ -33,6 +33,7 @@ struct AdaptedLinear {
   Dropout dropout;                 // training only
   kernels::LinearBackwardOptions backward;
   PartTimes* times = nullptr;
+  int activation_bits = 0;  // PassOptions::activation_bits
 };
 
 // Working memory; the sizes are for `rows` rows.
@@ -40,6 +41,7 @@ struct AdapterScratch {
   float* dropped = nullptr;   // [rows, in], with dropout only
   float* ddropped = nullptr;  // [rows, in], backward with dropout only
   float* dxa = nullptr;       // [rows, r], backward only
+  float* rounded = nullptr;   // [rows, in], with activation_bits only
 };
 
 // y [rows, out] (+)= x W^T + bias + scale (drop(x) A^T) B^T. xa [rows, r] receives drop(x) A^T.

@@ -34,6 +34,7 @@ struct Block {
   LinearObserver* observer = nullptr;  // null: nobody looks
   kernels::LinearBackwardOptions backward = {};  // of the whole pass, like dropout
   PartTimes* times = nullptr;                    // null: nobody asks
+  int activation_bits = 0;                       // PassOptions::activation_bits
 
   AdaptedLinear At(LinearKind kind) const;
   kernels::AttentionShape attention_shape() const;
@@ -79,6 +80,8 @@ struct BlockActivations {
   float* lse = nullptr;        // [heads, rows]
   float* attn_out = nullptr;   // [rows, hidden], before the post norm (sandwich only)
   float* attn_post_rstd = nullptr;
+  float* k_unrounded = nullptr;  // [rows, kv_dim], with activation_bits only
+  float* v_unrounded = nullptr;
   float* x_mid = nullptr;     // [rows, hidden]
   float* mlp_rstd = nullptr;  // [rows]
   float* gate = nullptr;      // [rows, ffn]

@@ -1,5 +1,6 @@
 #include "kernels/elementwise.h"
 #include "model/block.h"
+#include "model/fake_quant.h"
 
 namespace edgewise::model {
 namespace {
@@ -91,6 +92,10 @@ struct Backward {
     if (c.qk_norm) {
       HeadNorm(c.heads, a.q_raw, w.q_norm, a.q_rstd, s.dq, g.q_norm);
       HeadNorm(c.kv_heads, a.k_raw, w.k_norm, a.k_rstd, s.dk, g.k_norm);
+    }
+    if (block.activation_bits > 0) {
+      StraightThrough(ctx, n * c.kv_dim(), a.k_unrounded, s.dk, s.dk, Accumulate::kOverwrite);
+      StraightThrough(ctx, n * c.kv_dim(), a.v_unrounded, s.dv, s.dv, Accumulate::kOverwrite);
     }
     const bool through = need_dx || g.attn_norm != nullptr;
     float* dnormed = through ? s.dnormed : nullptr;

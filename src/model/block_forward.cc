@@ -2,6 +2,7 @@
 
 #include "kernels/elementwise.h"
 #include "model/block.h"
+#include "model/fake_quant.h"
 
 namespace edgewise::model {
 namespace {
@@ -55,9 +56,14 @@ struct Forward {
       const Linear& base = w[kinds[i]];
       targets[i] = {base.weight, base.bias, y[i], base.weight.rows};
     }
+    const float* input = x;
+    if (block.activation_bits > 0) {
+      FakeQuantize(ctx, block.activation_bits, n, c.hidden, x, s.adapter.rounded);
+      input = s.adapter.rounded;
+    }
     {
       const PartTimer timer(block.times, KernelKind::kLinearForward);
-      kernels::LinearForwardMany(ctx, n, x, c.hidden, targets);
+      kernels::LinearForwardMany(ctx, n, input, c.hidden, targets);
     }
     for (size_t i = 0; i < N; ++i) {
       AdapterForward(ctx, block.At(kinds[i]), n, x, y[i], a.xa[static_cast<size_t>(kinds[i])],
@@ -89,8 +95,15 @@ struct Forward {
 
   void QueriesKeysValues(const float* x) const {
     Norm(x, w.attn_norm, s.normed, a.attn_rstd);
-    ProjectAll({LinearKind::kQ, LinearKind::kK, LinearKind::kV}, s.normed,
-               {c.qk_norm ? a.q_raw : a.q, c.qk_norm ? a.k_raw : a.k, a.v});
+    float* k = c.qk_norm ? a.k_raw : a.k;
+    const bool rounds = block.activation_bits > 0;
+    ProjectAll(
+        {LinearKind::kQ, LinearKind::kK, LinearKind::kV}, s.normed,
+        {c.qk_norm ? a.q_raw : a.q, rounds ? a.k_unrounded : k, rounds ? a.v_unrounded : a.v});
+    if (rounds) {
+      FakeQuantize(ctx, block.activation_bits, n, c.kv_dim(), a.k_unrounded, k);
+      FakeQuantize(ctx, block.activation_bits, n, c.kv_dim(), a.v_unrounded, a.v);
+    }
     if (c.qk_norm) {
       HeadNorm(c.heads, a.q_raw, w.q_norm, a.q, a.q_rstd);
       HeadNorm(c.kv_heads, a.k_raw, w.k_norm, a.k, a.k_rstd);
@@ -164,7 +177,7 @@ AdaptedLinear Block::At(LinearKind kind) const {
                kLinearKinds +
            static_cast<uint64_t>(kind);
   };
-  AdaptedLinear linear{weights[kind], nullptr, {}, backward, times};
+  AdaptedLinear linear{weights[kind], nullptr, {}, backward, times, activation_bits};
   linear.backward.substream = derive(backward.substream);
   if (lora == nullptr) return linear;
   linear.lora = lora->slot(layer, kind);

@@ -30,6 +30,10 @@ BlockActivations CarveBlock(Carver& carver, const ModelConfig& c, const BlockNee
     a.mlp_out = carver.Floats(n * c.hidden);
     a.mlp_post_rstd = rstd(1);
   }
+  if (needs.rounds) {
+    a.k_unrounded = carver.Floats(n * c.kv_dim());
+    a.v_unrounded = carver.Floats(n * c.kv_dim());
+  }
   if (needs.own_x_mid) a.x_mid = carver.Floats(n * c.hidden);
   a.gate = carver.Floats(n * c.ffn);
   a.up = carver.Floats(n * c.ffn);
@@ -63,6 +67,7 @@ BlockScratch CarveScratch(Carver& carver, const ModelConfig& c, const BlockNeeds
   const int64_t widest = std::max({c.hidden, c.q_dim(), c.ffn});
   BlockScratch s;
   s.normed = carver.Floats(n * c.hidden);
+  if (needs.rounds) s.adapter.rounded = carver.Floats(n * widest);
   if (needs.lora != nullptr && needs.dropout) s.adapter.dropped = carver.Floats(n * widest);
   if (!needs.backward) {
     s.ffn = carver.Floats(n * c.ffn);
@@ -100,6 +105,7 @@ PassLayout LayOut(const ModelConfig& c, int64_t max_tokens, const PassOptions& o
   needs.rows = max_tokens;
   needs.lora = options.lora;
   needs.dropout = options.dropout > 0;
+  needs.rounds = options.activation_bits > 0;
   needs.backward = true;
   bool shared_backward = false;
   for (int64_t layer = out.lowest; layer < out.end; ++layer) {

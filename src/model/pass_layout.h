@@ -38,6 +38,7 @@ struct BlockNeeds {
   bool backward = false;  // lse, rstd and what only the backward pass reads
   bool own_x_mid = true;  // false: x_mid shares the storage of x
   bool dropout = false;
+  bool rounds = false;  // PassOptions::activation_bits
   const LoraAdapter* lora = nullptr;
 };
 

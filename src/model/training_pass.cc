@@ -22,6 +22,7 @@ namespace {
 using kernels::WeightRef;
 
 constexpr int64_t kMaxTokens = int64_t{1} << 30;
+constexpr int64_t kTeacherRows = 32;  // whose logits, and a teacher's, are held at a time
 
 // Adds the seconds from one call to the next to what the call names.
 class Stopwatch {
@@ -70,9 +71,11 @@ struct TrainingPass::Impl {
   Block BlockAt(int64_t layer, const LoraAdapter* lora, const Dropout& dropout) const;
   Block BlockAt(int64_t layer, const PassOptions& options) const;
   Status RunInPlace(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
-                    const LayerWeights* weights, LinearObserver* observer, float* hidden);
-  kernels::HeadLossResult Head(const TokenBatch& batch, const PassOptions& options,
-                               const PassLayout& layout);
+                    int activation_bits, const LayerWeights* weights, LinearObserver* observer,
+                    float* hidden);
+  Result<kernels::HeadLossResult> Head(const TokenBatch& batch, const PassOptions& options,
+                                       const PassLayout& layout);
+  Result<kernels::HeadLossResult> Loss(const kernels::HeadLossArgs& args, const PassOptions& o);
 };
 
 Status TrainingPass::Impl::Check(const TokenBatch& batch) {
@@ -135,6 +138,9 @@ Status TrainingPass::Impl::CheckOptions(const PassOptions& o) const {
   if (o.gradients != nullptr && static_cast<int64_t>(o.gradients->layers.size()) != layers) {
     return InvalidArgument("the gradients belong to another model");
   }
+  if (o.activation_bits != 0 && (o.activation_bits < 2 || o.activation_bits > 16)) {
+    return InvalidArgument(fmt::format("activations of {} bits", o.activation_bits));
+  }
   if (!(o.dropout >= 0 && o.dropout < 1)) {
     return InvalidArgument(fmt::format("dropout {} is not in [0, 1)", o.dropout));
   }
@@ -160,12 +166,23 @@ Block TrainingPass::Impl::BlockAt(int64_t layer, const PassOptions& o) const {
   block.observer = o.linears;
   block.backward = o.backward;
   block.times = o.times;
+  block.activation_bits = o.activation_bits;
   return block;
 }
 
+Result<kernels::HeadLossResult> TrainingPass::Impl::Loss(const kernels::HeadLossArgs& args,
+                                                         const PassOptions& o) {
+  if (o.teacher == nullptr && !o.whole_head) return kernels::HeadLoss(ctx, args);
+  kernels::LinearBackwardOptions backward = o.backward;
+  // No linear of a layer has this substream.
+  backward.substream = ~o.backward.substream;
+  return WholeHeadLoss(ctx, args, backward, o.whole_head ? 0 : kTeacherRows, o.teacher);
+}
+
 // Final norm, LM head, loss; the gradient at the last layer's output goes to layout.dhidden.
-kernels::HeadLossResult TrainingPass::Impl::Head(const TokenBatch& batch, const PassOptions& o,
-                                                 const PassLayout& layout) {
+Result<kernels::HeadLossResult> TrainingPass::Impl::Head(const TokenBatch& batch,
+                                                         const PassOptions& o,
+                                                         const PassLayout& layout) {
   const ModelConfig& c = config();
   const int64_t n = batch.size();
   const ExitHead& head = o.head;
@@ -191,7 +208,7 @@ kernels::HeadLossResult TrainingPass::Impl::Head(const TokenBatch& batch, const 
   args.lora_b = head.lora_b;
   args.skip_below = o.head_skip_below;
   args.backward = o.backward.mode;
-  if (!layout.backward) return kernels::HeadLoss(ctx, args);
+  if (!layout.backward) return Loss(args, o);
 
   float* dgain = head.norm != nullptr ? head.dnorm : o.gradients->final_norm;
   const bool down = layout.lowest < layout.end || dgain != nullptr ||
@@ -201,7 +218,7 @@ kernels::HeadLossResult TrainingPass::Impl::Head(const TokenBatch& batch, const 
   args.dhead = head.head != nullptr ? head.dhead : o.gradients->head;
   args.dlora_a = head.dlora_a;
   args.dlora_b = head.dlora_b;
-  const kernels::HeadLossResult result = kernels::HeadLoss(ctx, args);
+  EW_ASSIGN(const kernels::HeadLossResult result, Loss(args, o));
   if (down) {
     kernels::RmsNormBackward(ctx, n, c.hidden, c.norm_plus_one, layout.hidden, gain,
                              layout.final_rstd, layout.scratch.dnormed, layout.dhidden,
@@ -220,6 +237,8 @@ PassMemory TrainingPass::MemoryNeeded(const PassOptions& options) const {
   LayOut(impl_->config(), impl_->max_tokens, options, activations, scratch);
   return {activations.high(), scratch.high()};
 }
+
+int64_t TrainingPass::max_tokens() const { return impl_->max_tokens; }
 
 PassMemory TrainingPass::memory() const {
   return {static_cast<int64_t>(impl_->activations.size()),
@@ -278,10 +297,10 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
   watch.AddTo(&phases.forward);
   kernels::HeadLossResult result;
   if (o.head.head != nullptr) {
-    result = p.Head(batch, o, layout);
+    EW_ASSIGN(result, p.Head(batch, o, layout));
   } else {
     EW_ASSIGN(const HeldWeights held, HeldWeights::Head(p.model));
-    result = p.Head(batch, o, layout);
+    EW_ASSIGN(result, p.Head(batch, o, layout));
   }
   watch.AddTo(&phases.head);
   if (!layout.backward) return result;
@@ -311,25 +330,27 @@ Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const
 }
 
 Status TrainingPass::Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
-                             float* hidden) {
-  return impl_->RunInPlace(batch, range, lora, nullptr, nullptr, hidden);
+                             float* hidden, int activation_bits) {
+  return impl_->RunInPlace(batch, range, lora, activation_bits, nullptr, nullptr, hidden);
 }
 
 Status TrainingPass::ForwardLayer(const TokenBatch& batch, int64_t layer,
                                   const LayerWeights* weights, LinearObserver* observer,
                                   float* hidden) {
-  return impl_->RunInPlace(batch, {layer, layer + 1}, nullptr, weights, observer, hidden);
+  return impl_->RunInPlace(batch, {layer, layer + 1}, nullptr, 0, weights, observer, hidden);
 }
 
 // Layers without saved state; `weights` (of every layer in the range) instead of the model's.
 Status TrainingPass::Impl::RunInPlace(const TokenBatch& batch, LayerRange range,
-                                      const LoraAdapter* lora, const LayerWeights* weights,
-                                      LinearObserver* observer, float* hidden) {
+                                      const LoraAdapter* lora, int activation_bits,
+                                      const LayerWeights* weights, LinearObserver* observer,
+                                      float* hidden) {
   PassOptions options;
   options.begin = range.begin;
   options.end = range.end;
   options.start_hidden = hidden;
   options.lora = lora;
+  options.activation_bits = activation_bits;
   if (range.end < 0) return InvalidArgument(fmt::format("layers up to {}", range.end));
   EW_RETURN_IF_ERROR(CheckOptions(options));
   EW_RETURN_IF_ERROR(Check(batch));
@@ -349,9 +370,10 @@ Status TrainingPass::Impl::RunInPlace(const TokenBatch& batch, LayerRange range,
       held.emplace(std::move(taken));
     }
     const Block own = BlockAt(layer, options);
-    const Block block{own.config, own.layer, weights != nullptr ? *weights : own.weights,
-                      own.rope,   own.lora,  own.dropout,
-                      observer};
+    const Block block{own.config,         own.layer, weights != nullptr ? *weights : own.weights,
+                      own.rope,           own.lora,  own.dropout,
+                      observer,           {},        nullptr,
+                      own.activation_bits};
     BlockForward(ctx, block, Rows(batch, layer), hidden, hidden, acts, layout.scratch);
   }
   return Status::Ok();

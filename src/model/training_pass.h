@@ -18,6 +18,7 @@
 #include "model/model.h"
 #include "model/parameters.h"
 #include "model/part_times.h"
+#include "model/whole_head.h"
 
 namespace edgewise {
 struct TokenBatch;  // tensor/token_batch.h
@@ -80,6 +81,16 @@ struct PassOptions {
   // layer, linear): give every micro-batch a substream of its own.
   kernels::LinearBackwardOptions backward;
 
+  // Inputs of the linears, keys and values are rounded to this many bits, with straight-through
+  // gradients (model/fake_quant.h); adapters see them unrounded. 0: off. Not with gradients of base
+  // weights.
+  int activation_bits = 0;
+
+  // Another model's distribution to learn from (model/whole_head.h), or null.
+  const Teacher* teacher = nullptr;
+  // All logits at once instead of block by block: what the fused head saves is measured with it.
+  bool whole_head = false;
+
   float* token_loss = nullptr;  // [tokens] loss of each supervised token, else 0; or null
   float head_skip_below = 0;    // kernels::HeadLossArgs::skip_below
   // Called with (layers run so far, hidden [tokens, hidden]) after the embedding or start state
@@ -117,8 +128,10 @@ class TrainingPass {
   Result<kernels::HeadLossResult> Run(const TokenBatch& batch, const PassOptions& options);
 
   // The layers [range.begin, range.end) without loss or saved state, in place on `hidden`
-  // [tokens, hidden]: trunk, calibration, sharding. `lora` may be null.
-  Status Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora, float* hidden);
+  // [tokens, hidden]: trunk, calibration, sharding. `lora` may be null. activation_bits: as in
+  // PassOptions.
+  Status Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora, float* hidden,
+                 int activation_bits = 0);
   // One layer in place on `hidden`, with other weights than the model's (null: the model's) and an
   // observer (or null): a compressed candidate against the original, calibration inputs.
   Status ForwardLayer(const TokenBatch& batch, int64_t layer, const LayerWeights* weights,
@@ -129,6 +142,7 @@ class TrainingPass {
   Status Logits(int64_t rows, const float* hidden, float* logits, const ExitHead& head = {});
 
   PassMemory memory() const;  // what is allocated now
+  int64_t max_tokens() const;
 
  private:
   struct Impl;

@@ -97,6 +97,12 @@ std::string EdgeMethod::OptionsJson() const {
   if (options_.backward == kernels::BackwardMode::kInteger) j["backward"] = "integer";
   if (!options_.shares.empty()) j["shares"] = options_.shares;
   if (options_.head_skip_below > 0) j["head_skip_below"] = options_.head_skip_below;
+  if (options_.windows_per_step > 1) j["windows_per_step"] = options_.windows_per_step;
+  if (options_.activation_bits > 0) j["activation_bits"] = options_.activation_bits;
+  if (teacher_.weight > 0) {
+    j["teacher"] = {{"name", options_.teacher_name}, {"weight", teacher_.weight}};
+  }
+  if (options_.whole_head) j["whole_head"] = true;
   return DumpJson(j);
 }
 

@@ -61,10 +61,21 @@ Result<std::unique_ptr<EdgeMethod>> EdgeMethod::Create(ExecContext& ctx, const m
   if (options.rate_per_window && options.order != ExitOrder::kSequential) {
     return InvalidArgument("a learning rate per window needs the sequential schedule");
   }
+  if (options.windows_per_step < 1 ||
+      (options.windows_per_step > 1 && options.trunk.mode == TrunkMode::kCumulative)) {
+    return InvalidArgument(
+        "with a cumulative trunk a step tunes one window: those below have to be settled");
+  }
+  options.trunk.activation_bits = options.activation_bits;
   std::unique_ptr<EdgeMethod> m(new EdgeMethod(ctx, model, std::move(options), max_tokens));
+  EW_RETURN_IF_ERROR(m->MakeTeacher(ctx, max_tokens));
   m->stop_ = stop;
   m->progress_ = std::move(progress);
   EW_ASSIGN(m->exits_, LayOutExits(model.config().num_layers(), m->options_.exits));
+  if (m->options_.windows_per_step > static_cast<int64_t>(m->exits_.size())) {
+    return InvalidArgument(fmt::format("{} windows a step, there are {}",
+                                       m->options_.windows_per_step, m->exits_.size()));
+  }
   if (!m->options_.shares.empty() && m->options_.shares.size() != m->exits_.size()) {
     return InvalidArgument(fmt::format("{} shares of the steps for {} windows",
                                        m->options_.shares.size(), m->exits_.size()));
@@ -238,7 +249,10 @@ model::PassOptions EdgeMethod::WindowPass(int exit, bool train) {
   o.lora = &adapter(exit);
   o.lora_begin = e.begin;
   o.head = head(exit);
+  o.activation_bits = options_.activation_bits;
+  o.whole_head = options_.whole_head;
   if (!train) return o;
+  if (teacher_.weight > 0) o.teacher = &teacher_;
   const ExitState& s = HeadOf(exit);
   o.gradients = &states_[static_cast<size_t>(exit)].gradients;
   o.recompute = recompute_;
@@ -287,80 +301,56 @@ Status EdgeMethod::BeginStep(int64_t step, std::vector<int32_t>* active) {
   }
   current_ = schedule_->ExitAt(step);
   const double begin = Now();
-  EW_RETURN_IF_ERROR(trunk_->Prepare(current_, &adapter(current_), stop_, progress_));
+  active->clear();
+  for (int exit : ExitsOfStep()) {
+    EW_RETURN_IF_ERROR(trunk_->Prepare(exit, &adapter(exit), stop_, progress_));
+    const std::vector<int32_t>& params = states_[static_cast<size_t>(exit)].params;
+    active->insert(active->end(), params.begin(), params.end());
+  }
   times_.trunk += Now() - begin;
-  ExitState& s = states_[static_cast<size_t>(current_)];
-  *active = s.params;
-  for (int32_t i : s.params) {
+  // (A single exit's are in the order of its parts.)
+  if (options_.windows_per_step > 1) std::sort(active->begin(), active->end());
+  for (int32_t i : *active) {
     const model::Parameter& p = params_[static_cast<size_t>(i)];
     std::fill_n(p.grad, p.count, 0.0f);
   }
   return Status::Ok();
 }
 
+std::vector<int> EdgeMethod::ExitsOfStep() const {
+  std::vector<int> exits;
+  for (int i = 0; i < options_.windows_per_step; ++i) {
+    exits.push_back((current_ + i) % static_cast<int>(exits_.size()));
+  }
+  return exits;
+}
+
 Result<LossSum> EdgeMethod::Micro(const TokenBatch& batch, const MicroContext& context) {
-  model::PassOptions o = WindowPass(current_, /*train=*/true);
-  const double begin = Now();
-  EW_ASSIGN(o.start_hidden, Start(batch, current_));
-  times_.start += Now() - begin;
-  o.phases = &times_.pass;
-  o.grad_scale = context.grad_scale;
-  o.dropout_seed = context.seed;
-  o.dropout_key =
-      (static_cast<uint64_t>(context.step) << 20) | static_cast<uint64_t>(context.micro);
-  o.backward.seed = context.seed;
-  o.backward.substream = o.dropout_key;
-  EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
-  head_blocks_.blocks += r.blocks;
-  head_blocks_.dhidden_blocks += r.dhidden_blocks;
-  head_blocks_.dhead_blocks += r.dhead_blocks;
-  return LossSum{r.loss_sum, r.labelled, r.correct};
-}
-
-Result<LossSum> EdgeMethod::EvaluateExit(const TokenBatch& batch, int exit, float* token_loss) {
-  model::PassOptions o = WindowPass(exit, /*train=*/false);
-  if (cumulative()) {
-    // From the deepest start that the phase under way has made, through everything above it.
-    const int from = std::min(current_, exit);
-    o.begin = exits_[static_cast<size_t>(from)].begin;
-    o.lora_begin = o.begin;
-    EW_ASSIGN(o.start_hidden, Start(batch, from));
-  } else {
-    EW_ASSIGN(o.start_hidden, Start(batch, exit));
-  }
-  o.token_loss = token_loss;
-  EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
-  return LossSum{r.loss_sum, r.labelled, r.correct};
-}
-
-Result<LossSum> EdgeMethod::Evaluate(const TokenBatch& batch) {
-  const int exits = static_cast<int>(exits_.size());
-  if (cumulative()) return EvaluateExit(batch, exits - 1);
-  std::vector<double> probability(static_cast<size_t>(batch.size()), 0.0);
-  std::vector<float> loss(static_cast<size_t>(batch.size()));
+  if (teacher_.weight > 0) EW_RETURN_IF_ERROR(RunTeacher(batch));
+  const std::vector<int> exits = ExitsOfStep();
   LossSum sum;
-  for (int e = 0; e < exits; ++e) {
-    EW_ASSIGN(const LossSum one, EvaluateExit(batch, e, loss.data()));
-    sum.tokens = one.tokens;
-    sum.correct = one.correct;  // of the last exit
-    for (size_t t = 0; t < loss.size(); ++t) {
-      if (batch.targets[t] >= 0) probability[t] += std::exp(-static_cast<double>(loss[t])) / exits;
-    }
-  }
-  for (size_t t = 0; t < loss.size(); ++t) {
-    if (batch.targets[t] >= 0) sum.loss_sum -= std::log(std::max(probability[t], 1e-300));
+  for (int exit : exits) {
+    model::PassOptions o = WindowPass(exit, /*train=*/true);
+    const double begin = Now();
+    EW_ASSIGN(o.start_hidden, Start(batch, exit));
+    times_.start += Now() - begin;
+    o.phases = &times_.pass;
+    o.grad_scale = context.grad_scale / static_cast<double>(exits.size());
+    o.dropout_seed = context.seed;
+    // Layers differ from window to window, and with them what is drawn.
+    o.dropout_key =
+        (static_cast<uint64_t>(context.step) << 20) | static_cast<uint64_t>(context.micro);
+    o.backward.seed = context.seed;
+    o.backward.substream = o.dropout_key;
+    EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
+    head_blocks_.blocks += r.blocks;
+    head_blocks_.dhidden_blocks += r.dhidden_blocks;
+    head_blocks_.dhead_blocks += r.dhead_blocks;
+    sum.loss_sum += r.loss_sum / static_cast<double>(exits.size());
+    sum.tokens = r.labelled;
+    sum.correct = r.correct;  // of the last one
   }
   return sum;
-}
-
-Result<std::vector<LossSum>> EdgeMethod::EvaluateExits(const TokenBatch& batch) {
-  std::vector<LossSum> out;
-  // Windows that all end at the top of one model have one output.
-  if (exits_.size() < 2 || (cumulative() && exits_.front().end == exits_.back().end)) return out;
-  for (int e = 0; e < static_cast<int>(exits_.size()); ++e) {
-    EW_ASSIGN(out.emplace_back(), EvaluateExit(batch, e));
-  }
-  return out;
 }
 
 report::HeldMemory EdgeMethod::Held() const {
@@ -370,7 +360,8 @@ report::HeldMemory EdgeMethod::Held() const {
   const model::PassMemory pass = pass_.memory();
   held.activations = pass.activations;
   // Start states here and in the trunk.
-  held.scratch = pass.scratch + 2 * start_.size() * static_cast<int64_t>(sizeof(float));
+  held.scratch =
+      pass.scratch + TeacherScratch() + 2 * start_.size() * static_cast<int64_t>(sizeof(float));
   return held;
 }
 
@@ -388,6 +379,12 @@ model::PassMemory EdgeMethod::MemoryNeeded() {
     below.start_hidden = start_.data();
     most.scratch = std::max(most.scratch, pass_.MemoryNeeded(below).scratch);
   }
+  // Logits of every row, kept from step to step by no one but needed in each.
+  if (options_.whole_head) {
+    most.scratch +=
+        pass_.max_tokens() * model_.config().vocab * static_cast<int64_t>(sizeof(float));
+  }
+  most.scratch += TeacherScratch();
   // Start states here and in the trunk.
   most.scratch += 2 * start_.size() * static_cast<int64_t>(sizeof(float));
   return most;

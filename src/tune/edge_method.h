@@ -46,6 +46,17 @@ struct EdgeOptions {
   int64_t total_steps = 0;           // of the run, for the order of the exits
   std::vector<TokenBatch> held_out;  // kAdaptive: what the exits are compared on
   uint64_t seed = 42;                // of initial values and of random order
+  // kFrozen: a step tunes the scheduled exit's window and the next ones above it (from the bottom
+  // again after the last), on the mean of their losses: with as many as there are exits, the loss
+  // of all of them. The windows run one after the other.
+  int64_t windows_per_step = 1;
+  int activation_bits = 0;  // model::PassOptions::activation_bits; set in `trunk` too
+  // A model with the same vocabulary whose distribution is learned from, or null; has to outlive
+  // the method. `teacher_name` tells it from others when a run is resumed.
+  const model::Model* teacher = nullptr;
+  double teacher_weight = 0;  // model::Teacher::weight
+  std::string teacher_name;
+  bool whole_head = false;  // model::PassOptions::whole_head
   bool recompute = false;
   // Of gradients through packed weights; kInteger rounds stochastically.
   kernels::BackwardMode backward = kernels::BackwardMode::kExact;
@@ -134,6 +145,10 @@ class EdgeMethod : public Method {
   bool cumulative() const { return options_.trunk.mode == TrunkMode::kCumulative; }
   model::PassOptions WindowPass(int exit, bool train);
   Status ReportLosses(int64_t step);
+  std::vector<int> ExitsOfStep() const;  // that the step begun tunes
+  int64_t TeacherScratch() const;  // bytes that the teacher's run takes, its weights not counted
+  Status MakeTeacher(ExecContext& ctx, int64_t max_tokens);
+  Status RunTeacher(const TokenBatch& batch);
   Result<const float*> Start(const TokenBatch& batch, int exit);
 
   const model::Model& model_;
@@ -152,6 +167,9 @@ class EdgeMethod : public Method {
   std::optional<ExitSchedule> schedule_;
   std::unique_ptr<Trunk> trunk_;
   FloatBuffer start_;  // [max_tokens, hidden]
+  std::unique_ptr<model::TrainingPass> teacher_pass_;
+  FloatBuffer teacher_state_, teacher_rows_;  // [max_tokens, its hidden]
+  model::Teacher teacher_;
   EdgeTimes times_;
   kernels::HeadLossResult head_blocks_;
   int current_ = 0;        // exit of the step begun

@@ -37,6 +37,7 @@ struct TrunkOptions {
   HiddenCodec codec = HiddenCodec::kBF16;
   int64_t cache_max_bytes = 0;  // 0: no limit
   uint64_t base_hash = 0;       // of the base's weights: another base empties the cache
+  int activation_bits = 0;      // model::PassOptions::activation_bits; another empties it too
 };
 
 struct TrunkProgress {

@@ -77,6 +77,34 @@ sys.exit(json.load(open(sys.argv[1]))["num_hidden_layers"] != 1)
 PY
 run 0 peft export "$WORK/two" --to peft -o "$WORK/peft" --json --quiet
 [ -e "$WORK/peft/adapter_config.json" ] || fail "no adapter was written"
+# The released code's choices, but for what is named; every exit and schedule learns.
+run 0 paper "${args[@]}" --paper-mode -o "$WORK/paper"
+python3 - "$WORK/paper/edgewise.json" <<'PY' || fail "--paper-mode chooses something else"
+import json, sys
+o = json.load(open(sys.argv[1]))["options"]["method_options"]
+sys.exit(not (len(o["exits"]) == 2 and o["head"] == "copy" and o["trunk"] == "frozen"
+              and o["schedule"] == "sequential" and o["activation_bits"] == 8 and o["r"] == 8
+              and o["lora_alpha"] == 16 and o["lora_dropout"] == 0.1 and not o["train_norm"]))
+PY
+check paper "j['valid_loss'] < j['start_valid_loss']"
+run 1 paperlora "${args[@]}" --paper-mode --method lora -o "$WORK/paperlora"
+for schedule in cyclic random adaptive; do
+  run 0 $schedule "${args[@]}" --exits 2 --first-layer 0 --exit-schedule $schedule -o "$WORK/$schedule"
+  check $schedule "j['valid_loss'] < j['start_valid_loss']"
+done
+
+# Learning from the logits of the model itself, two windows a step; not resumed with another share.
+distill=("${args[@]}" --exits 2 --first-layer 0 --exit-schedule cyclic --windows-per-step 2
+  --distill "$model")
+run 0 distill "${distill[@]}" --distill-weight 0.5 -o "$WORK/distill"
+check distill "j['valid_loss'] < j['start_valid_loss']"
+grep -q '"windows_per_step": 2' "$WORK/distill/edgewise.json" || fail "windows a step are not recorded"
+run 1 share "${distill[@]}" --distill-weight 0.6 --resume -o "$WORK/distill"
+run 2 stranger "${args[@]}" --distill "$data/models/hearth-10m" -o "$WORK/stranger"
+says stranger "vocabulary"
+run 0 whole "${args[@]}" --whole-head --head-skip 0 -o "$WORK/wholehead"
+check whole "abs(j['valid_loss'] - $(json one "j['valid_loss']")) < 0.02"
+
 # Measured within a memory limit, on a base whose weights are read as they are needed.
 run 0 base random-base --shape smollm2-135m --bits 4 --group 64 -o "$WORK/base" --quiet
 bench=(bench tune --method edge --tokens 64 --documents 2 --epochs 2 --rank 4 --json --quiet)

@@ -12,6 +12,7 @@ RANDOM=$seed
 head -c 150000 "$data/datasets/tinystories/valid_0.8MB.txt" >"$WORK/train.txt"
 tune=(tune "$model" --data "$WORK/train.txt" --val-fraction 0.02 --method edge --exits 2
   --first-layer 0 --rank 8 --lora-dropout 0.1 --max-steps 30 --batch-size 2 --grad-accum 2
+  --windows-per-step 2 --fake-quant 8 --distill "$model" --distill-weight 0.3
   --max-seq-len 64 --learning-rate 1e-3 --save-every 2 --no-eval-at-start --report-samples 0
   --json --quiet)
 run 0 whole "${tune[@]}" -o "$WORK/whole" --threads 1

@@ -1,0 +1,131 @@
+// What a step of adaptive layer tuning may have beside one window and its exit: more windows, a
+// teacher, rounded activations, the plain head.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tune/edge_method_test_util.h"
+
+namespace edgewise::tune {
+namespace {
+
+class EdgeOptionsTest : public EdgeMethodTest {};
+
+// The gradient of the mean of two exits' losses is half of each one's own.
+TEST_F(EdgeOptionsTest, TwoWindowsInAStepLearnTheMeanOfTheirLosses) {
+  EdgeOptions o = Options(TrunkMode::kFrozen, "");
+  o.order = ExitOrder::kCyclic;
+  auto one = Make(o);
+  o.windows_per_step = 2;
+  auto two = Make(o);
+  const TokenBatch batch = BatchOf(docs_, {2, 7});
+  const MicroContext context{2, 0, 7, 0.25};
+  std::vector<int32_t> active, alone;
+  // The third exit, and after the last the first again.
+  ASSERT_TRUE(two->BeginStep(2, &active).ok());
+  const auto mean = two->Micro(batch, context);
+  ASSERT_TRUE(mean.ok());
+  double loss = 0;
+  size_t params = 0;
+  for (int64_t step : {2, 3}) {
+    ASSERT_TRUE(one->BeginStep(step, &alone).ok());
+    const auto own = one->Micro(batch, context);
+    ASSERT_TRUE(own.ok());
+    loss += 0.5 * own->loss_sum;
+    params += alone.size();
+    for (int32_t i : alone) {
+      EXPECT_TRUE(std::binary_search(active.begin(), active.end(), i));
+      const model::Parameter &p = one->params()[static_cast<size_t>(i)],
+                             &q = two->params()[static_cast<size_t>(i)];
+      for (int64_t k = 0; k < p.count; ++k) ASSERT_EQ(q.grad[k], 0.5f * p.grad[k]) << p.name;
+    }
+  }
+  EXPECT_EQ(active.size(), params);
+  EXPECT_NEAR(mean->loss_sum, loss, 1e-9 * loss);
+
+  o.windows_per_step = 4;
+  EXPECT_FALSE(EdgeMethod::Create(*ctx_, *model_, o, docs_, 128, nullptr, nullptr).ok());
+  o = Options(TrunkMode::kCumulative, "");
+  o.windows_per_step = 2;
+  EXPECT_FALSE(EdgeMethod::Create(*ctx_, *model_, o, docs_, 128, nullptr, nullptr).ok());
+}
+
+TEST_F(EdgeOptionsTest, AllWindowsAtOnceLearn) {
+  EdgeOptions o = Options(TrunkMode::kFrozen, "all");
+  o.order = ExitOrder::kCyclic;
+  o.windows_per_step = 3;
+  auto m = Make(o);
+  AdamW adam({}, m->params());
+  const double before = Loss(*m);
+  Train(*m, adam, 0, 60);
+  EXPECT_LT(Loss(*m), before - 0.3);
+}
+
+TEST_F(EdgeOptionsTest, LearnsFromATeacher) {
+  const auto teacher = std::move(*model::Model::Random(TinyConfig(), 9));
+  EdgeOptions o = Options(TrunkMode::kFrozen, "");
+  o.exits.exits = 1;
+  o.teacher = teacher.get();
+  o.teacher_weight = 1;
+  auto m = Make(o);
+  AdamW adam({}, m->params());
+  const std::vector<double> losses = Train(*m, adam, 0, 60);
+  // Of random models: the distance to the teacher falls, whatever the targets say.
+  EXPECT_GT(losses.front(), 0);
+  EXPECT_LT(losses.back(), 0.7 * losses.front());
+  EXPECT_NE(m->OptionsJson().find("\"teacher\""), std::string::npos);
+
+  // A model is its own best teacher: at the start there is nothing to learn.
+  o.teacher = model_.get();
+  auto own = Make(o);
+  std::vector<int32_t> active;
+  ASSERT_TRUE(own->BeginStep(0, &active).ok());
+  const auto loss = own->Micro(BatchOf(docs_, {1, 2}), {0, 0, 7, 1});
+  ASSERT_TRUE(loss.ok());
+  EXPECT_NEAR(loss->mean(), 0, 1e-5);
+
+  o.teacher_weight = 1.5;
+  EXPECT_FALSE(EdgeMethod::Create(*ctx_, *model_, o, docs_, 128, nullptr, nullptr).ok());
+  o.teacher_weight = 0.5;
+  model::ModelConfig other = TinyConfig();
+  other.vocab = 60;
+  const auto stranger = std::move(*model::Model::Random(other, 9));
+  o.teacher = stranger.get();
+  EXPECT_FALSE(EdgeMethod::Create(*ctx_, *model_, o, docs_, 128, nullptr, nullptr).ok());
+}
+
+// Rounded activations belong to the states below a window: their cache is not that of others.
+TEST_F(EdgeOptionsTest, RoundedActivationsHaveACacheOfTheirOwn) {
+  const TokenBatch batch = BatchOf(docs_, {3, 8});
+  const auto loss = [&](const std::string& cache, int bits) {
+    EdgeOptions o = Options(TrunkMode::kFrozen, cache);
+    o.activation_bits = bits;
+    auto m = Make(o);
+    std::vector<int32_t> active;
+    EXPECT_TRUE(m->BeginStep(59, &active).ok());
+    const auto result = m->Micro(batch, {59, 0, 7, 0.1});
+    EXPECT_TRUE(result.ok());
+    return result->mean();
+  };
+  const double exact = loss("one", 0), rounded = loss("", 3);
+  EXPECT_GT(std::fabs(exact - rounded), 1e-4);
+  // (The states below were made in groups of other documents: fp32 rounding.)
+  EXPECT_NEAR(loss("one", 3), rounded, 1e-5);
+  EXPECT_NEAR(loss("one", 0), exact, 1e-5);
+}
+
+TEST_F(EdgeOptionsTest, TheWholeHeadLearnsWhatTheFusedOneDoes) {
+  EdgeOptions o = Options(TrunkMode::kFrozen, "");
+  o.head_lora_rank = 2;
+  auto fused = Make(o);
+  o.whole_head = true;
+  auto whole = Make(o);
+  EXPECT_GT(whole->MemoryNeeded().scratch, fused->MemoryNeeded().scratch);
+  AdamW a({}, fused->params()), b({}, whole->params());
+  const std::vector<double> want = Train(*fused, a, 0, 10), got = Train(*whole, b, 0, 10);
+  for (size_t s = 0; s < want.size(); ++s) EXPECT_NEAR(got[s], want[s], 1e-4) << s;
+}
+
+}  // namespace
+}  // namespace edgewise::tune
