@@ -38,6 +38,7 @@ SETTINGS = {
     "activations recomputed": ["--recompute"],
     "exact backward": ["--backward", "exact"],
     "no block of the head left out": ["--head-skip", "0"],
+    "whole head": ["--whole-head"],
     "no cache": ["--no-cache"],
     "full depth": ["--first-layer", "0"],
     "dense fp32 base": ["--dtype", "fp32"],

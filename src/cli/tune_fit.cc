@@ -165,11 +165,13 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
     r.integer_backward = o.backward == kernels::BackwardMode::kInteger;
     for (size_t e = 0; e < edge->exits().size(); ++e) {
       const tune::Exit& exit = edge->exits()[e];
-      double count = steps / static_cast<double>(edge->exits().size());
+      const auto exits = static_cast<int64_t>(edge->exits().size());
+      const int64_t windows = o.windows_per_step;  // that follow each other
+      double count = steps * static_cast<double>(windows) / static_cast<double>(exits);
       if (o.order != tune::ExitOrder::kAdaptive) {
         count = 0;
         for (int64_t s = 0; s < plan_.steps; ++s) {
-          count += static_cast<size_t>(edge->ExitAt(s)) == e ? 1 : 0;
+          count += (static_cast<int64_t>(e) - edge->ExitAt(s) + exits) % exits < windows ? 1 : 0;
         }
       }
       if (count <= 0) continue;
@@ -186,7 +188,8 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   r.measured = [&](int64_t mean_tokens) { Settle(mean_tokens); };
   EW_ASSIGN(const RunPrediction p, PredictRun(ctx_, model_, r));
   plan_.predicted_seconds = p.seconds;
-  plan_.predicted_step_seconds = p.step_seconds;
+  plan_.predicted_step_seconds =
+      p.step_seconds * static_cast<double>(edge != nullptr ? edge->options().windows_per_step : 1);
   plan_.candidates = p.plan.candidates;
   plan_.bound = p.plan.streams.load > p.plan.streams.compute ? "disk" : "compute";
   if (model_.stream() != nullptr && plan_.memory_limit > 0) {
