@@ -40,50 +40,79 @@ EW_INLINE Vec KeepRange(Vec v, int64_t index, Visible range, Vec other) {
   return SelectLess(i, Set1(static_cast<float>(range.lo)), other, kept);
 }
 
-// One row of scores to weights exp(s - max), in place; returns by how much earlier sums must be
-// multiplied. s has room for kKeys.
-EW_INLINE float SoftmaxStep(float* s, Visible range, float softcap, float* max, float* sum) {
-  if (range.lo >= range.hi) {
-    for (int64_t j = 0; j < kKeys; j += kLanes) Store(s + j, Set1(0.0f));
-    return 1.0f;
-  }
+// What is subtracted from a row's scores before the exponential need not be their maximum, only
+// near it: it follows when a score exceeds it by more than this. Weights are at most e^8 then, and
+// finding the maximum and rescaling earlier sums is rare.
+constexpr float kSlack = 8.0f;
+
+// What a row of queries keeps from tile to tile.
+struct SoftmaxRow {
+  float* shift;  // what is subtracted from its scores
+  float* sums;   // [kLanes] of its weights
+  float* out;    // [width] of weights times values
+  int64_t width;
+};
+
+// One row of scores to weights exp(s - shift), in place. s has room for kKeys.
+EW_INLINE void SoftmaxStep(float* s, Visible range, float softcap, const SoftmaxRow& row) {
   constexpr int kVectors = kKeys / kLanes;
   const Vec minus_inf = Set1(-__builtin_inff());
-  const bool whole = range.lo == 0 && range.hi == kKeys;
   Vec v[kVectors];
 #pragma GCC unroll 16
   for (int j = 0; j < kVectors; ++j) v[j] = Load(s + j * kLanes);
   if (softcap > 0) {
     for (Vec& x : v) x = Set1(softcap) * Tanh(x * Set1(1.0f / softcap));
   }
-  if (!whole) {
+  if (range.lo > 0 || range.hi < kKeys) {
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) v[j] = KeepRange(v[j], j * kLanes, range, minus_inf);
   }
-  Vec top = v[0];
+  Vec top[kVectors];
 #pragma GCC unroll 16
-  for (int j = 1; j < kVectors; ++j) top = Max(top, v[j]);
-  const float old = *max;
-  const float tile_max = ReduceMax(top);
-  const float now = old > tile_max ? old : tile_max;
-  const Vec shift = Set1(now);
-  Vec total = Set1(0.0f);
+  for (int j = 0; j < kVectors; ++j) top[j] = v[j];
+#pragma GCC unroll 4
+  for (int step = 1; step < kVectors; step *= 2) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; j += 2 * step) top[j] = Max(top[j], top[j + step]);
+  }
+  const float old = *row.shift;
+  float now = old;
+  if (AnyLess(Set1(old + kSlack), top[0])) {
+    *row.shift = now = ReduceMax(top[0]);
+    const float factor = ExpScalar(old - now);
+    Store(row.sums, Set1(factor) * Load(row.sums));
+    Scale(row.width, factor, row.out);
+  }
+  // A row that has seen nothing yet has weights of zero, whatever is subtracted.
+  const Vec shift = Set1(now == -__builtin_inff() ? 0.0f : now);
 #pragma GCC unroll 16
   for (int j = 0; j < kVectors; ++j) {
-    const Vec p = ExpOfNegative(v[j] - shift);
-    Store(s + j * kLanes, p);
-    total = total + p;
+    v[j] = ExpOfSmall(v[j] - shift);
+    Store(s + j * kLanes, v[j]);
   }
-  const float correction = now == old ? 1.0f : ExpScalar(old - now);
-  *sum = *sum * correction + ReduceAdd(total);
-  *max = now;
-  return correction;
+#pragma GCC unroll 4
+  for (int step = 1; step < kVectors; step *= 2) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; j += 2 * step) v[j] = v[j] + v[j + step];
+  }
+  Store(row.sums, Load(row.sums) + v[0]);
 }
+
+// The walk of a block's rows over its queries, head after head.
+struct QueryRows {
+  int64_t queries;
+  int64_t at = 0;  // of the row that is next
+  // Of the next n rows, the last query among them.
+  int64_t Last(int64_t n) const { return at + n < queries ? at + n - 1 : queries - 1; }
+  void Pass(int64_t n) {
+    for (at += n; at >= queries;) at -= queries;
+  }
+};
 
 int64_t AttentionForwardScratch(int64_t rows, int64_t d) {
   const int64_t dp = PadColumns(d);
   return (rows + kMr) * d + rows * dp + rows * kKeys + PadColumns(kKeys) * d + kKeys * dp +
-         2 * rows;
+         rows * (1 + kLanes);
 }
 
 void AttentionForwardTask(const AttentionArgs& g, int64_t head_begin, int64_t head_end,
@@ -96,19 +125,22 @@ void AttentionForwardTask(const AttentionArgs& g, int64_t head_begin, int64_t he
   float* s = o + rows * dp;
   float* kt = s + rows * kKeys;
   float* vp = kt + PadColumns(kKeys) * d;
-  float* max = vp + kKeys * dp;
-  float* sum = max + rows;
+  float* shift = vp + kKeys * dp;
+  float* sums = shift + rows;
   // Row r of the block is head head_begin + r / queries, query q_begin + r % queries. Panels of
   // packed queries must not mix heads unless their rows are evenly spaced; copying makes them so.
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t h = head_begin + r / queries, t = q_begin + r % queries;
-    const float* src = g.q + t * g.ldq + h * d;
-    ForVectors(d, [&](int64_t i, int64_t n) { StoreUpTo(o + r * d + i, LoadUpTo(src + i, n), n); });
-    max[r] = -__builtin_inff();
-    sum[r] = 0;
+  // (Heads of one query lie side by side.)
+  for (int64_t t = 0; t < queries; ++t) {
+    const float* src = g.q + (q_begin + t) * g.ldq + head_begin * d;
+    for (int64_t r = t; r < rows; r += queries, src += d) {
+      ForVectors(d,
+                 [&](int64_t i, int64_t n) { StoreUpTo(o + r * d + i, LoadUpTo(src + i, n), n); });
+    }
   }
   PackA(ALayout::kRowMajor, o, d, rows, d, q);
   for (int64_t i = 0; i < rows * dp; ++i) o[i] = 0;
+  for (int64_t i = 0; i < rows * kLanes; ++i) sums[i] = 0;
+  for (int64_t r = 0; r < rows; ++r) shift[r] = -__builtin_inff();
 
   const int64_t last = g.mask.q_offset + q_end - 1;
   for (int64_t k0 = g.mask.first_key[q_begin] / kKeys * kKeys; k0 <= last; k0 += kKeys) {
@@ -117,40 +149,42 @@ void AttentionForwardTask(const AttentionArgs& g, int64_t head_begin, int64_t he
     const BPanels values = RowPanels(g.v + k0 * g.ldkv + kv, g.ldkv, keys, d, vp);
     // A register tile of rows at a time, each only as far as the last key that one of them sees.
     // (One product after the other for all rows: its right side then stays in the level 1 cache.)
-    auto seen = [&](int64_t begin, int64_t end) {
-      int64_t hi = 0;
-      for (int64_t r = begin; r < end; ++r) {
-        const int64_t sees = g.mask.q_offset + q_begin + r % queries + 1 - k0;
-        hi = sees > hi ? sees : hi;
-      }
-      return hi < keys ? hi : keys;
+    auto seen = [&](const QueryRows& at, int64_t n) {
+      const int64_t sees = g.mask.q_offset + q_begin + at.Last(n) + 1 - k0;
+      return sees < 0 ? 0 : sees < keys ? sees : keys;
     };
-    for (int64_t r = 0; r < rows; r += kMr) {
+    QueryRows at = {queries};
+    for (int64_t r = 0; r < rows; r += kMr, at.Pass(kMr)) {
       const int64_t n = rows - r < kMr ? rows - r : kMr;
-      Multiply(n, seen(r, r + n), d, ALayout::kPanels, q + r * d, kMr * d, {kt, kNr * d, kNr},
+      const int64_t columns = seen(at, n);
+      if (columns == 0) continue;
+      Multiply(n, columns, d, ALayout::kPanels, q + r * d, kMr * d, {kt, kNr * d, kNr},
                g.shape.scale, s + r * kKeys, kKeys, false);
     }
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t t = q_begin + r % queries;
-      const float correction = SoftmaxStep(
-          s + r * kKeys, VisibleKeys(g.mask.first_key[t], g.mask.q_offset + t, k0, keys),
-          g.shape.softcap, max + r, sum + r);
-      if (correction != 1.0f) Scale(dp, correction, o + r * dp);
+    at = {queries};
+    for (int64_t r = 0; r < rows; ++r, at.Pass(1)) {
+      const int64_t t = q_begin + at.at;
+      SoftmaxStep(s + r * kKeys, VisibleKeys(g.mask.first_key[t], g.mask.q_offset + t, k0, keys),
+                  g.shape.softcap, {shift + r, sums + r * kLanes, o + r * dp, dp});
     }
-    for (int64_t r = 0; r < rows; r += kRowMr) {
+    at = {queries};
+    for (int64_t r = 0; r < rows; r += kRowMr, at.Pass(kRowMr)) {
       const int64_t n = rows - r < kRowMr ? rows - r : kRowMr;
-      Multiply(n, d, seen(r, r + n), ALayout::kRowMajor, s + r * kKeys, kKeys, values, 1.0f,
+      Multiply(n, d, seen(at, n), ALayout::kRowMajor, s + r * kKeys, kKeys, values, 1.0f,
                o + r * dp, dp, true);
     }
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t h = head_begin + r / queries, t = q_begin + r % queries;
-    const Vec inverse = Set1(1.0f / sum[r]);
-    float* out = g.out + t * g.ldo + h * d;
-    ForVectors(d, [&](int64_t i, int64_t n) {
-      StoreUpTo(out + i, LoadUpTo(o + r * dp + i, n) * inverse, n);
-    });
-    if (g.lse != nullptr) g.lse[h * g.q_len + t] = max[r] + __builtin_logf(sum[r]);
+  for (int64_t t = 0; t < queries; ++t) {
+    float* out = g.out + (q_begin + t) * g.ldo + head_begin * d;
+    int64_t h = head_begin;
+    for (int64_t r = t; r < rows; r += queries, out += d, ++h) {
+      const float sum = ReduceAdd(Load(sums + r * kLanes));
+      const Vec inverse = Set1(1.0f / sum);
+      ForVectors(d, [&](int64_t i, int64_t n) {
+        StoreUpTo(out + i, LoadUpTo(o + r * dp + i, n) * inverse, n);
+      });
+      if (g.lse != nullptr) g.lse[h * g.q_len + q_begin + t] = shift[r] + __builtin_logf(sum);
+    }
   }
 }
 
@@ -164,6 +198,7 @@ int64_t AttentionBackwardScratch(int64_t len, int64_t d) {
 EW_INLINE void SoftmaxVjpRow(float* s, float* dp, Visible range, float softcap, float scale,
                              float lse, float delta) {
   const Vec zero = Set1(0.0f);
+  const bool whole = range.lo == 0 && range.hi == kKeys;
   for (int64_t j = 0; j < kKeys; j += kLanes) {
     Vec v = Load(s + j), slope = Set1(scale);
     if (softcap > 0) {
@@ -171,10 +206,11 @@ EW_INLINE void SoftmaxVjpRow(float* s, float* dp, Visible range, float softcap, 
       v = Set1(softcap) * t;
       slope = slope * (Set1(1.0f) - t * t);
     }
-    const Vec p = Exp(v - Set1(lse));
+    // No score that is seen exceeds its row's log-sum-exp (by more than rounding).
+    const Vec p = ExpOfSmall(v - Set1(lse));
     const Vec ds = p * (Load(dp + j) - Set1(delta)) * slope;
-    Store(s + j, KeepRange(p, j, range, zero));
-    Store(dp + j, KeepRange(ds, j, range, zero));
+    Store(s + j, whole ? p : KeepRange(p, j, range, zero));
+    Store(dp + j, whole ? ds : KeepRange(ds, j, range, zero));
   }
 }
 

@@ -33,8 +33,8 @@ EW_INLINE Vec Exp(Vec x) {
                     SelectLess(Set1(88.72283f), x, Set1(__builtin_inff()), result));
 }
 
-// The same for x <= 0 or NaN, in fewer steps: the weights of a softmax.
-EW_INLINE Vec ExpOfNegative(Vec x) {
+// The same for x <= 80 or NaN, in fewer steps: the weights of a softmax.
+EW_INLINE Vec ExpOfSmall(Vec x) {
   const Vec low = Set1(-86.9f);
   const ExpParts e = SplitExp(Max(low, x));
   return SelectLess(x, low, Set1(0.0f), TimesPow2(e.y, e.n));

@@ -37,6 +37,9 @@ EW_INLINE Vec Round(Vec a) { return _mm256_round_ps(a, 8); }
 EW_INLINE Vec SelectLess(Vec a, Vec b, Vec x, Vec y) {
   return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
 }
+EW_INLINE bool AnyLess(Vec a, Vec b) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)) != 0;
+}
 // 2^n for integral n in [-126, 127].
 EW_INLINE Vec Pow2(Vec n) {
   const __m256i i = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));

@@ -36,6 +36,7 @@ EW_INLINE Vec Round(Vec a) { return _mm512_roundscale_ps(a, 8); }
 EW_INLINE Vec SelectLess(Vec a, Vec b, Vec x, Vec y) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }
+EW_INLINE bool AnyLess(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) != 0; }
 // 2^n for integral n in [-126, 127].
 EW_INLINE Vec Pow2(Vec n) {
   const __m512i i = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));

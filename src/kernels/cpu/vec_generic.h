@@ -49,6 +49,11 @@ EW_INLINE Vec Round(Vec a) {
 }
 // a < b ? x : y.
 EW_INLINE Vec SelectLess(Vec a, Vec b, Vec x, Vec y) { return a < b ? x : y; }
+EW_INLINE bool AnyLess(Vec a, Vec b) {
+  bool any = false;
+  for (int i = 0; i < kLanes; ++i) any = any || a[i] < b[i];
+  return any;
+}
 // 2^n for integral n in [-126, 127].
 EW_INLINE Vec Pow2(Vec n) {
   Vec v;

@@ -43,6 +43,7 @@ EW_INLINE Vec Sqrt(Vec a) { return vsqrtq_f32(a); }
 EW_INLINE Vec Round(Vec a) { return vrndnq_f32(a); }
 // a < b ? x : y.
 EW_INLINE Vec SelectLess(Vec a, Vec b, Vec x, Vec y) { return vbslq_f32(vcltq_f32(a, b), x, y); }
+EW_INLINE bool AnyLess(Vec a, Vec b) { return vmaxvq_u32(vcltq_f32(a, b)) != 0; }
 // 2^n for integral n in [-126, 127].
 EW_INLINE Vec Pow2(Vec n) {
   const int32x4_t i = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
