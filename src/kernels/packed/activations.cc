@@ -11,11 +11,11 @@ namespace {
 // Rows that one thread rounds before waking the others would pay.
 constexpr int64_t kSerialElements = 16384;
 
-// Noise of columns 4 b .. 4 b + 3 of a row: the 16-bit parts, low first, of the number b of a
-// SplitMix64 sequence (Steele, Lea and Flood, OOPSLA 2014), in units of 2^-16. It starts where the
-// Philox block with counter (row, substream) under the key (seed) says; a Philox block for every
-// few columns would cost as much as the rounding itself.
-void FillNoise(uint64_t seed, uint64_t substream, int64_t row, int64_t cols, float* noise) {
+// Noise of a row: Int8Table::noise_row from where the Philox block with counter (row, substream)
+// under the key (seed) says; a Philox block for every few columns would cost as much as the
+// product.
+void FillNoise(const Int8Table& table, uint64_t seed, uint64_t substream, int64_t row, int64_t cols,
+               float* noise) {
   const std::array<uint32_t, 2> key = {
       static_cast<uint32_t>(seed) ^ (static_cast<uint32_t>(RngStream::kRounding) * 0x85EBCA6Bu),
       static_cast<uint32_t>(seed >> 32) ^
@@ -24,16 +24,8 @@ void FillNoise(uint64_t seed, uint64_t substream, int64_t row, int64_t cols, flo
       Philox4x32({0, static_cast<uint32_t>(row), static_cast<uint32_t>(substream),
                   static_cast<uint32_t>(substream >> 32)},
                  key);
-  const uint64_t start = (static_cast<uint64_t>(block[0]) << 32) | block[1];
-  for (int64_t c = 0; c < cols; c += 4) {
-    uint64_t z = start + static_cast<uint64_t>(c / 4 + 1) * 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    z ^= z >> 31;
-    for (int i = 0; i < 4; ++i) {
-      noise[c + i] = static_cast<float>(static_cast<int32_t>((z >> (16 * i)) & 0xffff)) * 0x1p-16f;
-    }
-  }
+  // Odd steps reach every number, each row in an order of its own.
+  table.noise_row(block[0], block[1] | 1, cols, noise);
 }
 
 }  // namespace
@@ -84,10 +76,10 @@ void QuantizeSomeRows(ExecContext& ctx, int worker, const QuantizePlan& p, const
   float* noise = nullptr;
   if (options.stochastic) {
     noise = static_cast<float*>(
-        ctx.Scratch(worker, static_cast<size_t>(RoundUp(p.cols, 8)) * sizeof(float)));
+        ctx.Scratch(worker, static_cast<size_t>(RoundUp(p.cols, 32)) * sizeof(float)));
   }
   for (int64_t i = begin; i < end; ++i) {
-    if (noise != nullptr) FillNoise(options.seed, options.substream, i, p.cols, noise);
+    if (noise != nullptr) FillNoise(table, options.seed, options.substream, i, p.cols, noise);
     QuantizeRow r;
     r.x = x + i * ldx;
     r.fold = fold;

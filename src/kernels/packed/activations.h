@@ -34,7 +34,8 @@ struct QuantizePlan {
 };
 
 // x [m, cols]; fold [cols] or null. Stochastic rounding draws the noise of element (i, j) from
-// options.seed and options.substream (see activations.cc). `memory`: plan.bytes, 64-byte aligned.
+// options.seed and options.substream (see Int8Table::noise_row). `memory`: plan.bytes, 64-byte
+// aligned.
 QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& plan, const float* x, int64_t ldx,
                            const float* fold, const LinearBackwardOptions& options, void* memory);
 

@@ -165,6 +165,10 @@ struct Int8Table {
                      float* out, int64_t ld);
 
   void (*quantize_row)(const QuantizeRow& r);
+  // Noise [n] for QuantizeRow, 16 random bits each in units of 2^-16; writes up to a multiple
+  // of 32. Columns 32 b + i and 32 b + 16 + i (i below 16) are the low and the high half of a hash
+  // of start + (16 b + i) step.
+  void (*noise_row)(uint32_t start, uint32_t step, int64_t n, float* noise);
   // y (+)= c * scale + bias; bias may be null; scale 1 where activations are grouped.
   void (*finish_row)(int64_t n, const float* c, float scale, const float* bias, bool add, float* y);
   void (*half_to_float)(const uint8_t* halves, int64_t n, float* out);

@@ -4,6 +4,8 @@
 namespace edgewise::kernels::EW_PACKED_NAMESPACE {
 namespace {
 
+alignas(64) const int32_t kCount[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 EW_INLINE float FoldedAt(const QuantizeRow& r, int64_t i) {
   return r.fold == nullptr ? r.x[i] : r.x[i] * r.fold[i];
 }
@@ -97,6 +99,23 @@ void QuantizeRowFn(const QuantizeRow& r) {
     int32_t four[4];
     SumsOf16(q, four);
     for (int j = 0; j < 4; ++j) out[j] = sum += four[j];
+  }
+}
+
+void NoiseRow(uint32_t start, uint32_t step, int64_t n, float* noise) {
+  // Prospector's "lowbias32" (C. Wellons, 2018) of an arithmetic sequence.
+  const VI first = SetI(0x7feb352d), second = SetI(static_cast<int>(0x846ca68bu));
+  const VF unit = SetF(0x1p-16f);
+  for (int64_t c = 0; c < n; c += 32, start += 16 * step) {
+    for (int v = 0; v < kVecs; ++v) {
+      VI x = AddI(SetI(static_cast<int>(start + static_cast<uint32_t>(v * kLanes) * step)),
+                  MulI(LoadI(kCount), SetI(static_cast<int>(step))));
+      x = MulI(XorI(x, ShrI<16>(x)), first);
+      x = MulI(XorI(x, ShrI<15>(x)), second);
+      x = XorI(x, ShrI<16>(x));
+      StoreF(noise + c + v * kLanes, MulF(ToF(AndI(x, SetI(0xffff))), unit));
+      StoreF(noise + c + 16 + v * kLanes, MulF(ToF(ShrI<16>(x)), unit));
+    }
   }
 }
 

@@ -33,6 +33,7 @@ const Int8Table kTable = {
     .requantize = Requantize,
     .dequantize = Dequantize,
     .quantize_row = QuantizeRowFn,
+    .noise_row = NoiseRow,
     .finish_row = FinishRow,
     .half_to_float = HalfToFloatFn,
     .kv_dot = KvDot,

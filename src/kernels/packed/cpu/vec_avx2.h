@@ -34,6 +34,7 @@ EW_INLINE VI BroadcastI(const void* p) {
 }
 EW_INLINE VI AddI(VI a, VI b) { return _mm256_add_epi32(a, b); }
 EW_INLINE VI SubI(VI a, VI b) { return _mm256_sub_epi32(a, b); }
+EW_INLINE VI MulI(VI a, VI b) { return _mm256_mullo_epi32(a, b); }
 EW_INLINE VI MaxI(VI a, VI b) { return _mm256_max_epi32(a, b); }
 EW_INLINE int32_t ReduceMaxI(VI a) {
   return ReduceMax128(_mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));

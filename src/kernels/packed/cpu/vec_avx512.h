@@ -34,6 +34,7 @@ EW_INLINE VI BroadcastI(const void* p) {
 }
 EW_INLINE VI AddI(VI a, VI b) { return _mm512_add_epi32(a, b); }
 EW_INLINE VI SubI(VI a, VI b) { return _mm512_sub_epi32(a, b); }
+EW_INLINE VI MulI(VI a, VI b) { return _mm512_mullo_epi32(a, b); }
 EW_INLINE VI MaxI(VI a, VI b) { return _mm512_max_epi32(a, b); }
 EW_INLINE int32_t ReduceMaxI(VI a) {
   const __m256i b = _mm256_max_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));

@@ -33,6 +33,7 @@ EW_INLINE VI BroadcastI(const void* p) {
 }
 EW_INLINE VI AddI(VI a, VI b) { return vaddq_s32(a, b); }
 EW_INLINE VI SubI(VI a, VI b) { return vsubq_s32(a, b); }
+EW_INLINE VI MulI(VI a, VI b) { return vmulq_s32(a, b); }
 EW_INLINE VI MaxI(VI a, VI b) { return vmaxq_s32(a, b); }
 EW_INLINE int32_t ReduceMaxI(VI a) { return vmaxvq_s32(a); }
 EW_INLINE VI ClampI(VI a, int lo, int hi) { return vmaxq_s32(vminq_s32(a, SetI(hi)), SetI(lo)); }
