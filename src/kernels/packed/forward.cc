@@ -36,6 +36,7 @@ struct Sums {
 struct Ahead {
   const uint8_t* at[kMaxTiles];
   int64_t tiles = 0, lines = 0;  // cache lines of each tile
+  int64_t tile = 0, line = 0;    // next
 
   // Units [first, first + count) of tiles that follow each other. Dense ones only: where the others
   // lie depends on the data.
@@ -50,18 +51,18 @@ struct Ahead {
     }
     return a;
   }
-  // Part `i` of `parts`.
-  void Fetch(int64_t i, int64_t parts) const {
-    const int64_t all = tiles * lines;
-    for (int64_t l = all * i / parts; l < all * (i + 1) / parts; ++l) {
-      __builtin_prefetch(at[l / lines] + l % lines * 64, 0, 2);
+  // The next `count` lines.
+  void Fetch(int64_t count) {
+    for (; count > 0 && tile < tiles; --count) {
+      __builtin_prefetch(at[tile] + line * 64, 0, 2);
+      if (++line == lines) line = 0, ++tile;
     }
   }
 };
 
 // C += panel * activations for all rows of the task; `fresh`: C = that.
 void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, int64_t tiles,
-              int64_t segments, int64_t row0, int64_t rows, const Ahead& ahead) {
+              int64_t segments, int64_t row0, int64_t rows, Ahead ahead) {
   TileProduct p;
   p.tiles = static_cast<int>(tiles);
   p.w = work.panel;
@@ -81,7 +82,7 @@ void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, 
   p.ldc = sums.ldc;
   p.fresh = fresh;
   p.Describe();
-  const int64_t parts = CeilDiv(rows, int64_t{kMaxProductRows});
+  const int64_t part = CeilDiv(ahead.tiles * ahead.lines, CeilDiv(rows, int64_t{kMaxProductRows}));
   for (int64_t i = 0; i < rows; i += kMaxProductRows) {
     p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
     p.a = call.x.q + (row0 + i) * call.x.stride;
@@ -89,7 +90,7 @@ void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, 
     p.a_scales = call.x.scales + (row0 + i) * call.x.scales_stride;
     p.c = sums.c + i * p.ldc;
     call.table.tile_product(p);
-    ahead.Fetch(i / kMaxProductRows, parts);
+    ahead.Fetch(part);
   }
 }
 
