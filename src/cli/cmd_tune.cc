@@ -109,6 +109,7 @@ class Tune : public Command {
     } else {
       EW_RETURN_IF_ERROR(fit.Predict(nullptr));
       method_options.recompute = plan.recompute;
+      method_options.group = plan.group;
       EW_ASSIGN(method, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
     }
     if (flags_.dry_run) {

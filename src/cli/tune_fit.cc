@@ -130,8 +130,37 @@ Status TuneFit::Fit() {
   return model_.stream()->SetBudget(fit.weight_budget);
 }
 
+// Resident beside kernels' scratch and streamed weights.
+int64_t TuneFit::Held() const {
+  const int64_t streamed = model_.stream() != nullptr ? model_.stream()->resident_bytes() : 0;
+  return Resident(ctx_) - streamed;
+}
+
+// How much of the head's gradient is left depends on how sure the model is of its tokens: one
+// micro-batch tells, which changes nothing that lasts.
+Result<double> TuneFit::Probe(tune::EdgeMethod& edge) {
+  edge.SetRecompute(plan_.recompute);
+  EW_ASSIGN(const TokenBatch batch, data_.train->Get(0, 0));
+  const kernels::HeadLossResult before = edge.head_blocks();
+  tune::MicroContext context;
+  context.grad_scale = 1.0 / static_cast<double>(std::max<int64_t>(batch.size(), 1));
+  EW_RETURN_IF_ERROR(edge.Micro(batch, context).status());
+  // Room for the operands of what is measured next.
+  edge.SetGroup(1);
+  if (model::WeightStream* stream = model_.stream(); stream != nullptr) {
+    stream->Expect({});
+    EW_RETURN_IF_ERROR(stream->SetBudget(stream->largest_unit_bytes()));
+  }
+  const kernels::HeadLossResult& after = edge.head_blocks();
+  const auto blocks = static_cast<double>(after.blocks - before.blocks);
+  const auto kept = static_cast<double>(after.dhidden_blocks - before.dhidden_blocks +
+                                        after.dhead_blocks - before.dhead_blocks);
+  if (blocks <= 0) return -1.0;
+  return kept / (edge.options().head_lora_rank > 0 ? 2 * blocks : blocks);
+}
+
 void TuneFit::Settle(int64_t mean_tokens) {
-  request_.runtime_bytes += std::max<int64_t>(0, Resident(ctx_) - before_);
+  request_.runtime_bytes += std::max<int64_t>(0, Held() - before_);
   // Measured with mean batches; the largest ones take that much more.
   const double larger = static_cast<double>(data_.max_tokens) /
                         static_cast<double>(std::max<int64_t>(mean_tokens, 1));
@@ -156,6 +185,11 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   const auto steps = static_cast<double>(plan_.steps);
   // Reading less may be worth computing more.
   r.may_recompute = model_.stream() != nullptr && !flags_.recompute && plan_.offloaded;
+  // Weights that are read anyway can be read for several micro-batches at once.
+  const bool groups = edge == nullptr || edge->TakesGroups();
+  r.may_group =
+      groups && model_.stream() != nullptr && plan_.offloaded && flags_.order == "searched";
+  r.traversal = groups && flags_.order == "column" ? -1 : 1;
   if (edge == nullptr) {
     r.kinds = {{{0, -1}, false, steps}};
   } else {
@@ -184,7 +218,10 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
     request.method.recompute = recompute;
     return tune::EstimateMemory(ctx_, model_, request);
   };
-  before_ = Resident(ctx_);
+  if (edge != nullptr && r.head_skip_below > 0) {
+    EW_ASSIGN(r.head_kept_share, Probe(*edge));
+  }
+  before_ = Held();
   r.measured = [&](int64_t mean_tokens) { Settle(mean_tokens); };
   EW_ASSIGN(const RunPrediction p, PredictRun(ctx_, model_, r));
   plan_.predicted_seconds = p.seconds;
@@ -194,11 +231,15 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   plan_.bound = p.plan.streams.load > p.plan.streams.compute ? "disk" : "compute";
   if (model_.stream() != nullptr && plan_.memory_limit > 0) {
     request_.method.recompute = p.plan.choice.recompute;
+    request_.group = plan_.group = p.plan.choice.group;
     EW_RETURN_IF_ERROR(Fit());
   } else {
     EW_ASSIGN(plan_.memory, r.memory(plan_.recompute));
   }
-  if (edge != nullptr) edge->SetRecompute(plan_.recompute);
+  if (edge != nullptr) {
+    edge->SetRecompute(plan_.recompute);
+    edge->SetGroup(plan_.group);
+  }
   return Status::Ok();
 }
 

@@ -32,6 +32,8 @@ class TuneFit {
 
  private:
   Status Fit();
+  int64_t Held() const;
+  Result<double> Probe(tune::EdgeMethod& edge);
   // Reads again what the process and its kernels take beside what is counted elsewhere.
   void Settle(int64_t mean_tokens);
 

@@ -125,6 +125,12 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
                  "cache)")
       ->check(CLI::IsMember({"cached", "direct"}))
       ->capture_default_str();
+  app.add_option("--order", f.order,
+                 "How micro-batches of a step pass through weights that do not fit: row (one after "
+                 "the other), column (each layer for all of them), searched (in groups, whichever "
+                 "is fastest). The result is the same bits")
+      ->check(CLI::IsMember({"searched", "row", "column"}))
+      ->capture_default_str();
 
   group("Learning");
   app.add_option("--learning-rate,--lr", f.lr, "Peak learning rate")->capture_default_str();

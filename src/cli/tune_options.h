@@ -36,6 +36,7 @@ struct TuneFlags {
   bool recompute = false;
   std::string memory;
   std::string weights_io = "cached";
+  std::string order = "searched";
 
   double lr = 2e-4, min_lr = 0;
   std::string lr_schedule = "cosine";

@@ -41,6 +41,7 @@ OrderedJson PlanJson(const TunePlan& plan) {
                     {"runtime", plan.memory.runtime}};
   if (plan.memory_limit > 0) json["memory_limit_bytes"] = plan.memory_limit;
   json["recompute"] = plan.recompute;
+  json["group"] = plan.group;
   json["offloaded"] = plan.offloaded;
   if (plan.offloaded) json["weight_budget_bytes"] = plan.weight_budget;
   return json;
@@ -65,6 +66,9 @@ std::string PlanText(const TunePlan& plan, const std::string& data_report) {
     text += fmt::format("\nweights are read from disk as they are needed, {} of them in memory{}",
                         FormatBytes(plan.weight_budget),
                         plan.recompute ? "; activations are recomputed" : "");
+    if (plan.group > 1) {
+      text += fmt::format("; {} micro-batches pass through a layer together", plan.group);
+    }
   }
   return text;
 }

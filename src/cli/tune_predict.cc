@@ -33,6 +33,7 @@ model::WorkloadOptions OptionsOf(const PredictRequest& r, const MeanBatch& batch
   o.last_layers = r.last_layers;
   o.integer_backward = r.integer_backward;
   o.head_skip_below = r.head_skip_below;
+  o.head_kept_share = r.head_kept_share;
   return o;
 }
 
@@ -42,7 +43,9 @@ Status SetMemory(const PredictRequest& r, const model::Model& model, bool recomp
   EW_ASSIGN(const tune::MemoryEstimate e, r.memory(recompute));
   const int64_t streamed = model.stream() != nullptr ? model.stream()->total_bytes() : 0;
   w->state_bytes = e.trainable + e.gradients + e.optimizer;
-  w->scratch_bytes = e.scratch + std::max<int64_t>(0, e.activations - w->kept_bytes());
+  w->scratch_bytes = e.scratch;
+  // What a micro-batch holds beside the layers' activations, from its first stage to its last.
+  w->stages.front().kept_bytes += std::max<int64_t>(0, e.activations - w->kept_bytes());
   // Norms and biases are always there.
   w->runtime_bytes = e.runtime + (streamed > 0 ? model.weight_bytes() - streamed : 0);
   return Status::Ok();
@@ -78,7 +81,7 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
   o.tokens = batch.tokens * r.grad_accum;
   o.read_processors = r.read_processors;
   o.split_batches = false;
-  o.traversal = 1;
+  o.traversal = r.may_group ? 0 : r.traversal;
   o.recompute = r.may_recompute ? schedule::Recompute::kSearch
                 : r.recompute   ? schedule::Recompute::kAlways
                                 : schedule::Recompute::kNever;

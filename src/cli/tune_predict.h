@@ -36,6 +36,7 @@ struct PredictRequest {
   int64_t rank = 8, head_rank = 0, last_layers = 0;
   bool integer_backward = false;
   float head_skip_below = 0;
+  double head_kept_share = -1;  // of the vocabulary's blocks; -1: unknown
   bool recompute = false;
   int64_t grad_accum = 1;
   int64_t validations = 0;
@@ -46,6 +47,8 @@ struct PredictRequest {
   // What a step takes beside the weights, recomputed or not.
   std::function<Result<tune::MemoryEstimate>(bool recompute)> memory = {};
   bool may_recompute = false;  // the search may choose it
+  bool may_group = false;      // and groups of micro-batches that share what is read
+  int traversal = 1;           // without may_group: 1 row by row, -1 column by column
   // Called when every operation has been measured (in batches of so many tokens), before `memory`
   // is asked.
   std::function<void(int64_t tokens)> measured = {};
@@ -60,8 +63,9 @@ struct RunPrediction {
 };
 
 // Searches each kind's plan among the orders that the executor obeys (micro-batches one after the
-// other, recomputed or not, weights read ahead) and checks it. Takes the time of measuring one
-// layer's operations a few times. Errors: kOutOfMemory; kInternal: a plan that is not sound.
+// other or in groups, recomputed or not, weights read ahead) and checks it. Takes the time of
+// measuring one layer's operations a few times. Errors: kOutOfMemory; kInternal: a plan that is not
+// sound.
 Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
                                  const PredictRequest& request);
 

@@ -119,9 +119,10 @@ PassLayout LayOut(const ModelConfig& c, int64_t max_tokens, const PassOptions& o
     out.layers.push_back(l);
   }
   out.hidden = activations.Floats(max_tokens * c.hidden);
+  // Of a micro-batch, as what is kept: others may pass between its head and its layers.
+  if (out.backward) out.dhidden = activations.Floats(max_tokens * c.hidden);
 
   const bool trains_layers = out.lowest < out.end;
-  if (out.backward) out.dhidden = scratch.Floats(max_tokens * c.hidden);
   out.final_rstd = scratch.Floats(max_tokens);
   if (shared_backward || out.lowest > out.begin) {
     needs.backward = shared_backward;

@@ -1,25 +1,16 @@
-#include "model/training_pass.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <map>
 #include <new>
 #include <optional>
 
 #include "kernels/elementwise.h"
-#include "kernels/matmul.h"
-#include "model/block.h"
 #include "model/held_weights.h"
-#include "model/pass_layout.h"
-#include "tensor/token_batch.h"
+#include "model/training_pass_impl.h"
 
 namespace edgewise::model {
 namespace {
-
-using kernels::WeightRef;
 
 constexpr int64_t kMaxTokens = int64_t{1} << 30;
 constexpr int64_t kTeacherRows = 32;  // whose logits, and a teacher's, are held at a time
@@ -40,7 +31,8 @@ class Stopwatch {
   std::chrono::steady_clock::time_point last_;
 };
 
-// A buffer that is given back before a larger one is taken.
+}  // namespace
+
 Status Reserve(AlignedBuffer& buffer, int64_t bytes, const char* what) {
   if (static_cast<int64_t>(buffer.size()) >= bytes) return Status::Ok();
   buffer.Reset();
@@ -52,33 +44,7 @@ Status Reserve(AlignedBuffer& buffer, int64_t bytes, const char* what) {
   return Status::Ok();
 }
 
-}  // namespace
-
-struct TrainingPass::Impl {
-  ExecContext& ctx;
-  const Model& model;
-  int64_t max_tokens;
-  RopeTables rope;
-  AlignedBuffer activations, scratch;
-  // first_key of each window length in the model, for the batch at hand.
-  std::map<int64_t, std::vector<int32_t>> first_keys;
-
-  const ModelConfig& config() const { return model.config(); }
-
-  Status Check(const TokenBatch& batch);
-  Status CheckOptions(const PassOptions& options) const;
-  BlockRows Rows(const TokenBatch& batch, int64_t layer) const;
-  Block BlockAt(int64_t layer, const LoraAdapter* lora, const Dropout& dropout) const;
-  Block BlockAt(int64_t layer, const PassOptions& options) const;
-  Status RunInPlace(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
-                    int activation_bits, const LayerWeights* weights, LinearObserver* observer,
-                    float* hidden);
-  Result<kernels::HeadLossResult> Head(const TokenBatch& batch, const PassOptions& options,
-                                       const PassLayout& layout);
-  Result<kernels::HeadLossResult> Loss(const kernels::HeadLossArgs& args, const PassOptions& o);
-};
-
-Status TrainingPass::Impl::Check(const TokenBatch& batch) {
+Status TrainingPass::Impl::Check(const TokenBatch& batch, size_t row) {
   const int64_t n = batch.size();
   if (n < 1 || n > max_tokens) {
     return InvalidArgument(
@@ -110,8 +76,9 @@ Status TrainingPass::Impl::Check(const TokenBatch& batch) {
     max_position = std::max(max_position, batch.positions[t]);
   }
   rope.Ensure(config(), std::max<int64_t>(max_position + 1, max_tokens));
-  for (const LayerConfig& layer : config().layers) first_keys[layer.window].clear();
-  for (auto& [window, keys] : first_keys) {
+  if (first_keys.size() <= row) first_keys.resize(row + 1);
+  for (const LayerConfig& layer : config().layers) first_keys[row][layer.window].clear();
+  for (auto& [window, keys] : first_keys[row]) {
     keys = batch.first_key;
     for (int64_t t = 0; window > 0 && t < n; ++t) {
       auto& key = keys[static_cast<size_t>(t)];
@@ -147,9 +114,9 @@ Status TrainingPass::Impl::CheckOptions(const PassOptions& o) const {
   return Status::Ok();
 }
 
-BlockRows TrainingPass::Impl::Rows(const TokenBatch& batch, int64_t layer) const {
+BlockRows TrainingPass::Impl::Rows(const TokenBatch& batch, int64_t layer, size_t row) const {
   const int64_t window = config().layers[static_cast<size_t>(layer)].window;
-  return {batch.size(), batch.positions.data(), first_keys.at(window).data()};
+  return {batch.size(), batch.positions.data(), first_keys[row].at(window).data()};
 }
 
 Block TrainingPass::Impl::BlockAt(int64_t layer, const LoraAdapter* lora,
@@ -228,7 +195,7 @@ Result<kernels::HeadLossResult> TrainingPass::Impl::Head(const TokenBatch& batch
 }
 
 TrainingPass::TrainingPass(ExecContext& ctx, const Model& model, int64_t max_tokens)
-    : impl_(new Impl{ctx, model, std::clamp<int64_t>(max_tokens, 1, kMaxTokens), {}, {}, {}, {}}) {}
+    : impl_(new Impl{ctx, model, std::clamp<int64_t>(max_tokens, 1, kMaxTokens), {}, {}, {}}) {}
 TrainingPass::~TrainingPass() = default;
 TrainingPass::TrainingPass(TrainingPass&&) noexcept = default;
 
@@ -245,182 +212,144 @@ PassMemory TrainingPass::memory() const {
           static_cast<int64_t>(impl_->scratch.size())};
 }
 
+void TrainingPass::Release() {
+  impl_->activations.Reset();
+  impl_->scratch.Reset();
+}
+
 Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const PassOptions& o) {
-  Impl& p = *impl_;
+  const GroupRow row{&batch, o.start_hidden, o.dropout_key, o.backward.substream};
+  EW_ASSIGN(const std::vector<kernels::HeadLossResult> results, impl_->RunRows({&row, 1}, o));
+  return results[0];
+}
+
+Result<std::vector<kernels::HeadLossResult>> TrainingPass::RunGroup(std::span<const GroupRow> rows,
+                                                                    const PassOptions& o) {
+  if (o.gradients == nullptr || o.gradients->embedding != nullptr || rows.empty()) {
+    return InvalidArgument("a group of micro-batches has gradients, but not of the embedding");
+  }
+  if (rows.size() > 1 && (o.teacher != nullptr || o.token_loss != nullptr)) {
+    return InvalidArgument("a teacher and losses by token are of one micro-batch, not of a group");
+  }
+  return impl_->RunRows(rows, o);
+}
+
+// Each stage for all rows before the next one. A tensor's gradient receives the rows' shares in
+// their order, as it does when they run one after the other.
+Result<std::vector<kernels::HeadLossResult>> TrainingPass::Impl::RunRows(
+    std::span<const GroupRow> group, const PassOptions& common) {
   PassPhases unused;
-  PassPhases& phases = o.phases != nullptr ? *o.phases : unused;
-  Stopwatch watch(o.phases != nullptr);
-  EW_RETURN_IF_ERROR(p.CheckOptions(o));
-  EW_RETURN_IF_ERROR(p.Check(batch));
-  const PassMemory need = MemoryNeeded(o);
-  EW_RETURN_IF_ERROR(Reserve(p.activations, need.activations, "activations"));
-  EW_RETURN_IF_ERROR(Reserve(p.scratch, need.scratch, "scratch"));
-  Carver activations(p.activations.data()), scratch(p.scratch.data());
-  const PassLayout layout = LayOut(p.config(), p.max_tokens, o, activations, scratch);
-  const int64_t n = batch.size(), width = p.config().hidden;
-  const int64_t layers = static_cast<int64_t>(layout.layers.size());
-  auto input_of = [&](int64_t layer) {
+  PassPhases& phases = common.phases != nullptr ? *common.phases : unused;
+  Stopwatch watch(common.phases != nullptr);
+  struct Row {
+    const TokenBatch& batch;
+    PassOptions o;
+    PassLayout layout;
+  };
+  std::vector<Row> rows;
+  for (const GroupRow& g : group) {
+    Row& row = rows.emplace_back(Row{*g.batch, common, {}});
+    row.o.start_hidden = g.start_hidden;
+    row.o.dropout_key = g.dropout_key;
+    row.o.backward.substream = g.substream;
+    EW_RETURN_IF_ERROR(CheckOptions(row.o));
+    EW_RETURN_IF_ERROR(Check(row.batch, rows.size() - 1));
+  }
+  Carver count_activations, count_scratch;
+  LayOut(config(), max_tokens, common, count_activations, count_scratch);
+  const int64_t each = count_activations.high(), count = static_cast<int64_t>(rows.size());
+  EW_RETURN_IF_ERROR(Reserve(activations, count * each, "activations"));
+  EW_RETURN_IF_ERROR(Reserve(scratch, count_scratch.high(), "scratch"));
+  for (int64_t i = 0; i < count; ++i) {
+    Carver kept(activations.as<char>() + i * each), shared(scratch.data());
+    Row& row = rows[static_cast<size_t>(i)];
+    row.layout = LayOut(config(), max_tokens, row.o, kept, shared);
+  }
+  const PassLayout& shape = rows[0].layout;
+  const int64_t width = config().hidden, layers = static_cast<int64_t>(shape.layers.size());
+  const auto input_of = [](const PassLayout& layout, int64_t layer) {
     return layer < layout.end ? layout.layers[static_cast<size_t>(layer - layout.lowest)].x
                               : layout.hidden;
   };
 
   // A head of the exit's own is always in memory.
-  ExpectPass(p.model, {.embedding = o.start_hidden == nullptr,
-                       .begin = layout.begin,
-                       .end = layout.end,
-                       .head = o.head.head == nullptr,
-                       .lowest = layout.backward ? layout.lowest : -1,
-                       .again = true});
-  // Forward: in place below the lowest trained layer, from kept input to kept input above it.
-  float* x = input_of(layout.lowest);
-  if (o.start_hidden != nullptr) {
-    std::copy_n(o.start_hidden, n * width, x);
-  } else {
-    EW_RETURN_IF_ERROR(EmbedTokens(p.ctx, p.model, batch.ids, x));
-  }
-  if (o.observe) o.observe(layout.begin, x);
-  for (int64_t layer = layout.begin; layer < layout.end; ++layer) {
-    BlockActivations acts = layout.shared;
-    float* y = x;
-    if (layer >= layout.lowest) {
-      const PassLayout::Layer& kept = layout.layers[static_cast<size_t>(layer - layout.lowest)];
-      if (kept.kept) acts = kept.acts;
-      y = input_of(layer + 1);
+  const bool embeds = rows[0].o.start_hidden == nullptr;
+  ExpectPass(model, {.embedding = embeds,
+                     .begin = shape.begin,
+                     .end = shape.end,
+                     .head = common.head.head == nullptr,
+                     .lowest = shape.backward ? shape.lowest : -1,
+                     .again = true});
+  for (Row& row : rows) {
+    float* x = input_of(row.layout, shape.lowest);
+    if (row.o.start_hidden != nullptr) {
+      std::copy_n(row.o.start_hidden, row.batch.size() * width, x);
+    } else {
+      EW_RETURN_IF_ERROR(EmbedTokens(ctx, model, row.batch.ids, x));
     }
-    if (acts.x_mid == nullptr) acts.x_mid = x;
-    EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(p.model, layer));
-    BlockForward(p.ctx, p.BlockAt(layer, o), p.Rows(batch, layer), x, y, acts, layout.scratch);
-    x = y;
-    if (o.observe) o.observe(layer + 1, x);
+    if (row.o.observe) row.o.observe(shape.begin, x);
+  }
+  // Forward: in place below the lowest trained layer, from kept input to kept input above it.
+  for (int64_t layer = shape.begin; layer < shape.end; ++layer) {
+    EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(model, layer));
+    for (size_t r = 0; r < rows.size(); ++r) {
+      const Row& row = rows[r];
+      BlockActivations acts = row.layout.shared;
+      float* x = input_of(row.layout, std::max(layer, shape.lowest));
+      float* y = x;
+      if (layer >= shape.lowest) {
+        const auto& kept = row.layout.layers[static_cast<size_t>(layer - shape.lowest)];
+        if (kept.kept) acts = kept.acts;
+        y = input_of(row.layout, layer + 1);
+      }
+      if (acts.x_mid == nullptr) acts.x_mid = x;
+      BlockForward(ctx, BlockAt(layer, row.o), Rows(row.batch, layer, r), x, y, acts,
+                   row.layout.scratch);
+      if (row.o.observe) row.o.observe(layer + 1, y);
+    }
   }
 
   watch.AddTo(&phases.forward);
-  kernels::HeadLossResult result;
-  if (o.head.head != nullptr) {
-    EW_ASSIGN(result, p.Head(batch, o, layout));
-  } else {
-    EW_ASSIGN(const HeldWeights held, HeldWeights::Head(p.model));
-    EW_ASSIGN(result, p.Head(batch, o, layout));
-  }
-  watch.AddTo(&phases.head);
-  if (!layout.backward) return result;
-
-  // Backward, down to the lowest layer with anything to train.
-  const bool to_embedding = layout.begin == 0 && o.gradients->embedding != nullptr;
-  for (int64_t i = layers - 1; i >= 0; --i) {
-    const PassLayout::Layer& kept = layout.layers[static_cast<size_t>(i)];
-    const int64_t layer = layout.lowest + i;
-    const Block block = p.BlockAt(layer, o);
-    const BlockRows rows = p.Rows(batch, layer);
-    const BlockActivations& acts = kept.kept ? kept.acts : layout.shared;
-    EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(p.model, layer));
-    if (!kept.kept) {
-      BlockForward(p.ctx, block, rows, kept.x, /*y=*/nullptr, acts, layout.scratch);
-    }
-    BlockBackward(p.ctx, block, rows, kept.x, acts, layout.scratch,
-                  o.gradients->layers[static_cast<size_t>(layer)], i > 0 || to_embedding,
-                  layout.dhidden);
-  }
-  if (to_embedding) {
-    kernels::EmbeddingBackward(p.ctx, n, batch.ids.data(), p.config().vocab, width,
-                               p.config().embed_scale, layout.dhidden, o.gradients->embedding);
-  }
-  watch.AddTo(&phases.backward);
-  return result;
-}
-
-Status TrainingPass::Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
-                             float* hidden, int activation_bits) {
-  return impl_->RunInPlace(batch, range, lora, activation_bits, nullptr, nullptr, hidden);
-}
-
-Status TrainingPass::ForwardLayer(const TokenBatch& batch, int64_t layer,
-                                  const LayerWeights* weights, LinearObserver* observer,
-                                  float* hidden) {
-  return impl_->RunInPlace(batch, {layer, layer + 1}, nullptr, 0, weights, observer, hidden);
-}
-
-// Layers without saved state; `weights` (of every layer in the range) instead of the model's.
-Status TrainingPass::Impl::RunInPlace(const TokenBatch& batch, LayerRange range,
-                                      const LoraAdapter* lora, int activation_bits,
-                                      const LayerWeights* weights, LinearObserver* observer,
-                                      float* hidden) {
-  PassOptions options;
-  options.begin = range.begin;
-  options.end = range.end;
-  options.start_hidden = hidden;
-  options.lora = lora;
-  options.activation_bits = activation_bits;
-  if (range.end < 0) return InvalidArgument(fmt::format("layers up to {}", range.end));
-  EW_RETURN_IF_ERROR(CheckOptions(options));
-  EW_RETURN_IF_ERROR(Check(batch));
-  Carver plan_activations, plan_scratch;
-  LayOut(config(), max_tokens, options, plan_activations, plan_scratch);
-  EW_RETURN_IF_ERROR(Reserve(activations, plan_activations.high(), "activations"));
-  EW_RETURN_IF_ERROR(Reserve(scratch, plan_scratch.high(), "scratch"));
-  Carver carve_activations(activations.data()), carve_scratch(scratch.data());
-  const PassLayout layout = LayOut(config(), max_tokens, options, carve_activations, carve_scratch);
-  BlockActivations acts = layout.shared;
-  acts.x_mid = hidden;
-  if (weights == nullptr) ExpectPass(model, {.begin = range.begin, .end = range.end});
-  for (int64_t layer = range.begin; layer < range.end; ++layer) {
+  std::vector<kernels::HeadLossResult> results;
+  {
     std::optional<HeldWeights> held;
-    if (weights == nullptr) {
-      EW_ASSIGN(HeldWeights taken, HeldWeights::Layer(model, layer));
+    if (common.head.head == nullptr) {
+      EW_ASSIGN(HeldWeights taken, HeldWeights::Head(model));
       held.emplace(std::move(taken));
     }
-    const Block own = BlockAt(layer, options);
-    const Block block{own.config,         own.layer, weights != nullptr ? *weights : own.weights,
-                      own.rope,           own.lora,  own.dropout,
-                      observer,           {},        nullptr,
-                      own.activation_bits};
-    BlockForward(ctx, block, Rows(batch, layer), hidden, hidden, acts, layout.scratch);
+    for (const Row& row : rows) {
+      EW_ASSIGN(results.emplace_back(), Head(row.batch, row.o, row.layout));
+    }
   }
-  return Status::Ok();
-}
+  watch.AddTo(&phases.head);
+  if (!shape.backward) return results;
 
-Status TrainingPass::Embed(const TokenBatch& batch, float* hidden) {
-  EW_RETURN_IF_ERROR(impl_->Check(batch));
-  return EmbedTokens(impl_->ctx, impl_->model, batch.ids, hidden);
-}
-
-Status TrainingPass::Logits(int64_t rows, const float* hidden, float* logits,
-                            const ExitHead& head) {
-  Impl& p = *impl_;
-  const ModelConfig& c = p.config();
-  if (rows < 0 || rows > p.max_tokens) {
-    return InvalidArgument(
-        fmt::format("{} rows; this pass was planned for up to {}", rows, p.max_tokens));
+  // Backward, down to the lowest layer with anything to train.
+  const bool to_embedding = shape.begin == 0 && common.gradients->embedding != nullptr;
+  for (int64_t i = layers - 1; i >= 0; --i) {
+    const int64_t layer = shape.lowest + i;
+    EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(model, layer));
+    for (size_t r = 0; r < rows.size(); ++r) {
+      const Row& row = rows[r];
+      const PassLayout::Layer& kept = row.layout.layers[static_cast<size_t>(i)];
+      const Block block = BlockAt(layer, row.o);
+      const BlockRows at = Rows(row.batch, layer, r);
+      const BlockActivations& acts = kept.kept ? kept.acts : row.layout.shared;
+      if (!kept.kept) {
+        BlockForward(ctx, block, at, kept.x, /*y=*/nullptr, acts, row.layout.scratch);
+      }
+      BlockBackward(ctx, block, at, kept.x, acts, row.layout.scratch,
+                    common.gradients->layers[static_cast<size_t>(layer)], i > 0 || to_embedding,
+                    row.layout.dhidden);
+    }
   }
-  Carver plan;
-  plan.Floats(rows * c.hidden);
-  plan.Floats(rows * head.lora_r);
-  EW_RETURN_IF_ERROR(Reserve(p.scratch, plan.used(), "scratch"));
-  Carver carver(p.scratch.data());
-  float* normed = carver.Floats(rows * c.hidden);
-  float* xa = carver.Floats(rows * head.lora_r);
-  EW_ASSIGN(const HeldWeights held, HeldWeights::Head(p.model));
-  ComputeLogits(p.ctx, p.model, rows, hidden, normed, xa, logits, head);
-  return Status::Ok();
-}
-
-void ComputeLogits(ExecContext& ctx, const Model& model, int64_t rows, const float* hidden,
-                   float* normed, float* xa, float* logits, const ExitHead& head) {
-  const ModelConfig& c = model.config();
-  kernels::RmsNormForward(ctx, rows, c.hidden, static_cast<float>(c.norm_eps), c.norm_plus_one,
-                          hidden, head.norm != nullptr ? head.norm : model.weights().final_norm,
-                          normed, nullptr);
-  const WeightRef& w = head.head != nullptr ? *head.head : model.weights().head;
-  kernels::LinearForward(ctx, rows, normed, c.hidden, w, nullptr, logits, c.vocab);
-  if (head.lora_r > 0) {
-    kernels::LoraForward(ctx, rows, c.hidden, c.vocab, head.lora_r, head.lora_scale, normed,
-                         c.hidden, head.lora_a, head.lora_b, xa, logits, c.vocab);
+  if (to_embedding) {
+    kernels::EmbeddingBackward(ctx, rows[0].batch.size(), rows[0].batch.ids.data(), config().vocab,
+                               width, config().embed_scale, rows[0].layout.dhidden,
+                               common.gradients->embedding);
   }
-  if (c.logit_softcap <= 0) return;
-  const float cap = c.logit_softcap;
-  ctx.ParallelFor(rows * c.vocab, 1 << 14, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
-  });
+  watch.AddTo(&phases.backward);
+  return results;
 }
 
 }  // namespace edgewise::model

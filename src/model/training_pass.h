@@ -127,6 +127,19 @@ class TrainingPass {
   // than planned. A loss that is not finite is returned as it is.
   Result<kernels::HeadLossResult> Run(const TokenBatch& batch, const PassOptions& options);
 
+  // Several micro-batches, each layer of all of them before the next layer (and before other
+  // weights have to be there): with the options' own start_hidden, dropout_key and substream left
+  // out, the results and the gradients are the same bits as those of Run on one after the other.
+  // Takes MemoryNeeded().activations for each. REQUIRES options.gradients without the embedding's;
+  // with more than one row, no teacher and no token_loss.
+  struct GroupRow {
+    const TokenBatch* batch = nullptr;
+    const float* start_hidden = nullptr;
+    uint64_t dropout_key = 0, substream = 0;
+  };
+  Result<std::vector<kernels::HeadLossResult>> RunGroup(std::span<const GroupRow> rows,
+                                                        const PassOptions& options);
+
   // The layers [range.begin, range.end) without loss or saved state, in place on `hidden`
   // [tokens, hidden]: trunk, calibration, sharding. `lora` may be null. activation_bits: as in
   // PassOptions.
@@ -143,6 +156,7 @@ class TrainingPass {
 
   PassMemory memory() const;  // what is allocated now
   int64_t max_tokens() const;
+  void Release();  // gives that back until the next run
 
  private:
   struct Impl;

@@ -57,6 +57,43 @@ class Pass : public ::testing::TestWithParam<TinyModel> {
   LoraAdapter adapter_ = MakeAdapter(GetParam().config);
 };
 
+TEST_P(Pass, AGroupOfBatchesGivesTheBitsOfOneAfterTheOther) {
+  const TokenBatch batches[] = {RandomDocuments({30, 11, 23}, c().vocab),
+                                RandomDocuments({17}, c().vocab),
+                                RandomDocuments({5, 40}, c().vocab)};
+  const auto ctx = MakeContext(2);
+  for (const std::vector<uint8_t>& recompute :
+       {std::vector<uint8_t>{}, std::vector<uint8_t>{1, 1, 1}, std::vector<uint8_t>{0, 1, 0}}) {
+    ParameterSet set = ParameterSet::ForLora(adapter_);
+    PassOptions options;
+    options.lora = &adapter_;
+    options.gradients = &set.gradients();
+    options.grad_scale = 0.1;
+    options.dropout = 0.3f;
+    options.recompute = recompute;
+    TrainingPass rows(*ctx, *model_, 64), group(*ctx, *model_, 64);
+    std::vector<double> losses;
+    for (uint64_t i = 0; i < 3; ++i) {
+      options.dropout_key = i;
+      const auto result = rows.Run(batches[i], options);
+      ASSERT_TRUE(result.ok()) << result.status().message();
+      losses.push_back(result->loss_sum);
+    }
+    const std::vector<float> want(set.grads().data(), set.grads().data() + set.count());
+    set.ZeroGrads();
+    std::vector<TrainingPass::GroupRow> members;
+    for (uint64_t i = 0; i < 3; ++i) members.push_back({&batches[i], nullptr, i, 0});
+    const auto results = group.RunGroup(members, options);
+    ASSERT_TRUE(results.ok()) << results.status().message();
+    ASSERT_EQ(results->size(), 3u);
+    for (size_t i = 0; i < 3; ++i) EXPECT_EQ((*results)[i].loss_sum, losses[i]);
+    EXPECT_EQ(want, std::vector<float>(set.grads().data(), set.grads().data() + set.count()));
+    EXPECT_EQ(group.memory().activations, 3 * group.MemoryNeeded(options).activations);
+    EXPECT_EQ(group.memory().scratch, rows.memory().scratch);
+  }
+  EXPECT_FALSE(TrainingPass(*ctx, *model_, 64).RunGroup({}, {}).ok());
+}
+
 TEST_P(Pass, RecomputationAndThreadsChangeNoBit) {
   const TokenBatch batch = RandomDocuments({30, 11, 23}, c().vocab);
   PassOptions options;

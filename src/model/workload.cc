@@ -266,6 +266,7 @@ class Describer {
     op.group = head_.group;
     op.rank = o_.method == WorkloadMethod::kEdge ? o_.head_rank : 0;
     op.skip_below = o_.head_skip_below;
+    op.kept_share = o_.head_kept_share;
     op.weight_bytes = head_.bytes;
     op.gops = (Full() ? 6e-9 : 4e-9) * static_cast<double>(op.tokens) *
               static_cast<double>(c_.vocab) * static_cast<double>(c_.hidden);

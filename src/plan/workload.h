@@ -25,6 +25,7 @@ struct Op {
   int64_t rank = 0;      // of an adapter (kHeadLoss: the head's); of a head in kAttention, kRotary
   int group = -1;        // columns per scale, 0: one per row; -1: unknown
   float skip_below = 0;  // of kHeadLoss: gradients of less probable blocks are left out
+  double kept_share = -1;  // with skip_below: share of the blocks that stay; -1: unknown
 };
 
 // One layer (or the embedding, or the head) of one micro-batch in one direction: a square of the

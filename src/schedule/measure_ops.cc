@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <memory>
 
 #include "base/aligned_buffer.h"
@@ -213,7 +214,17 @@ Result<double> HeadSeconds(ExecContext& ctx, const Op& op) {
     args.dlora_a = da.data();
     args.dlora_b = db.data();
   }
-  const double seconds = Median([&] { kernels::HeadLoss(ctx, args); });
+  double seconds = 0;
+  if (op.skip_below > 0 && op.kept_share >= 0) {
+    // With all blocks and with none in the gradient.
+    args.skip_below = 0;
+    const double all = Median([&] { kernels::HeadLoss(ctx, args); });
+    args.skip_below = std::numeric_limits<float>::max();
+    const double none = Median([&] { kernels::HeadLoss(ctx, args); });
+    seconds = none + std::min(op.kept_share, 1.0) * std::max(0.0, all - none);
+  } else {
+    seconds = Median([&] { kernels::HeadLoss(ctx, args); });
+  }
   return seconds * static_cast<double>(op.out) / static_cast<double>(w.ref.rows);
 }
 

@@ -37,10 +37,17 @@ std::string_view HeadModeName(HeadMode mode) {
 
 EdgeMethod::EdgeMethod(ExecContext& ctx, const model::Model& model, EdgeOptions options,
                        int64_t max_tokens)
-    : model_(model),
-      options_(std::move(options)),
-      pass_(ctx, model, max_tokens),
-      start_(max_tokens * model.config().hidden) {}
+    : model_(model), options_(std::move(options)), pass_(ctx, model, max_tokens) {
+  SetGroup(1);
+}
+
+void EdgeMethod::SetGroup(int64_t group) {
+  group_ = TakesGroups() ? std::max<int64_t>(group, 1) : 1;
+  pass_.Release();
+  if (teacher_pass_ != nullptr) teacher_pass_->Release();
+  start_ = FloatBuffer();
+  start_ = FloatBuffer(group_ * pass_.max_tokens() * model_.config().hidden);
+}
 
 Result<std::unique_ptr<EdgeMethod>> EdgeMethod::Create(ExecContext& ctx, const model::Model& model,
                                                        EdgeOptions options,
@@ -268,13 +275,14 @@ model::PassOptions EdgeMethod::WindowPass(int exit, bool train) {
   return o;
 }
 
-Result<const float*> EdgeMethod::Start(const TokenBatch& batch, int exit) {
+Result<const float*> EdgeMethod::Start(const TokenBatch& batch, int exit, int64_t row) {
   if (!trunk_->HasTrunk(exit)) return static_cast<const float*>(nullptr);
-  if (batch.size() * model_.config().hidden > start_.size()) {
+  if (batch.size() > pass_.max_tokens()) {
     return InvalidArgument(fmt::format("a batch of {} tokens, more than planned", batch.size()));
   }
-  EW_RETURN_IF_ERROR(trunk_->StartState(batch, exit, &adapter(exit), start_.data()));
-  return static_cast<const float*>(start_.data());
+  float* start = start_.data() + row * pass_.max_tokens() * model_.config().hidden;
+  EW_RETURN_IF_ERROR(trunk_->StartState(batch, exit, &adapter(exit), start));
+  return static_cast<const float*>(start);
 }
 
 // What the adaptive schedule decides by: every exit before the first step, then the one whose turn
@@ -325,34 +333,6 @@ std::vector<int> EdgeMethod::ExitsOfStep() const {
   return exits;
 }
 
-Result<LossSum> EdgeMethod::Micro(const TokenBatch& batch, const MicroContext& context) {
-  if (teacher_.weight > 0) EW_RETURN_IF_ERROR(RunTeacher(batch));
-  const std::vector<int> exits = ExitsOfStep();
-  LossSum sum;
-  for (int exit : exits) {
-    model::PassOptions o = WindowPass(exit, /*train=*/true);
-    const double begin = Now();
-    EW_ASSIGN(o.start_hidden, Start(batch, exit));
-    times_.start += Now() - begin;
-    o.phases = &times_.pass;
-    o.grad_scale = context.grad_scale / static_cast<double>(exits.size());
-    o.dropout_seed = context.seed;
-    // Layers differ from window to window, and with them what is drawn.
-    o.dropout_key =
-        (static_cast<uint64_t>(context.step) << 20) | static_cast<uint64_t>(context.micro);
-    o.backward.seed = context.seed;
-    o.backward.substream = o.dropout_key;
-    EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
-    head_blocks_.blocks += r.blocks;
-    head_blocks_.dhidden_blocks += r.dhidden_blocks;
-    head_blocks_.dhead_blocks += r.dhead_blocks;
-    sum.loss_sum += r.loss_sum / static_cast<double>(exits.size());
-    sum.tokens = r.labelled;
-    sum.correct = r.correct;  // of the last one
-  }
-  return sum;
-}
-
 report::HeldMemory EdgeMethod::Held() const {
   report::HeldMemory held;
   held.weights = HeldWeightBytes(model_);
@@ -360,8 +340,9 @@ report::HeldMemory EdgeMethod::Held() const {
   const model::PassMemory pass = pass_.memory();
   held.activations = pass.activations;
   // Start states here and in the trunk.
-  held.scratch =
-      pass.scratch + TeacherScratch() + 2 * start_.size() * static_cast<int64_t>(sizeof(float));
+  const int64_t start = pass_.max_tokens() * model_.config().hidden;
+  held.scratch = pass.scratch + TeacherScratch() +
+                 (start_.size() + start) * static_cast<int64_t>(sizeof(float));
   return held;
 }
 
@@ -385,8 +366,11 @@ model::PassMemory EdgeMethod::MemoryNeeded() {
         pass_.max_tokens() * model_.config().vocab * static_cast<int64_t>(sizeof(float));
   }
   most.scratch += TeacherScratch();
-  // Start states here and in the trunk.
-  most.scratch += 2 * start_.size() * static_cast<int64_t>(sizeof(float));
+  // Start states here, of each micro-batch of a group, and in the trunk.
+  const int64_t start =
+      pass_.max_tokens() * model_.config().hidden * static_cast<int64_t>(sizeof(float));
+  most.activations += start;
+  most.scratch += start;
   return most;
 }
 

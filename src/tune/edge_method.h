@@ -88,6 +88,9 @@ class EdgeMethod : public Method {
   std::pair<int64_t, int64_t> RatePhase(int64_t step, int64_t total_steps) override;
   Status BeginStep(int64_t step, std::vector<int32_t>* active) override;
   Result<LossSum> Micro(const TokenBatch& batch, const MicroContext& context) override;
+  Status Micros(std::span<const TokenBatch* const> batches, std::span<const int64_t> micros,
+                MicroContext context, std::vector<LossSum>* losses) override;
+  int64_t group() const override { return group_; }
   // kCumulative: the loss of the whole model. kFrozen: of the mean of the exits' probabilities.
   Result<LossSum> Evaluate(const TokenBatch& batch) override;
   Result<std::vector<LossSum>> EvaluateExits(const TokenBatch& batch) override;
@@ -116,7 +119,16 @@ class EdgeMethod : public Method {
   void SetRecompute(bool recompute) {
     recompute_.assign(recompute ? static_cast<size_t>(model_.config().num_layers()) : 0, 1);
   }
-  // The largest window's activations and working buffers, start states included.
+  // Whether several micro-batches may go through each layer together: with a teacher (whose states
+  // are those of one), with several windows a step and with the whole head they come one by one.
+  bool TakesGroups() const {
+    return options_.teacher == nullptr && options_.windows_per_step == 1 && !options_.whole_head;
+  }
+  // From now on so many micro-batches go through each layer together; one, where groups are not
+  // taken. Gives buffers back until they are needed.
+  void SetGroup(int64_t group);
+  // Of one micro-batch: the largest window's activations and working buffers, start states
+  // included.
   model::PassMemory MemoryNeeded();
 
  private:
@@ -149,7 +161,7 @@ class EdgeMethod : public Method {
   int64_t TeacherScratch() const;  // bytes that the teacher's run takes, its weights not counted
   Status MakeTeacher(ExecContext& ctx, int64_t max_tokens);
   Status RunTeacher(const TokenBatch& batch);
-  Result<const float*> Start(const TokenBatch& batch, int exit);
+  Result<const float*> Start(const TokenBatch& batch, int exit, int64_t row = 0);
 
   const model::Model& model_;
   EdgeOptions options_;
@@ -166,7 +178,8 @@ class EdgeMethod : public Method {
   std::vector<uint8_t> recompute_;
   std::optional<ExitSchedule> schedule_;
   std::unique_ptr<Trunk> trunk_;
-  FloatBuffer start_;  // [max_tokens, hidden]
+  int64_t group_ = 1;
+  FloatBuffer start_;  // [group, max_tokens, hidden]
   std::unique_ptr<model::TrainingPass> teacher_pass_;
   FloatBuffer teacher_state_, teacher_rows_;  // [max_tokens, its hidden]
   model::Teacher teacher_;

@@ -81,6 +81,40 @@ TEST_F(EdgeMethodTest, RecomputationCanBeChosenLaterAndChangesNoBit) {
   }
 }
 
+TEST_F(EdgeMethodTest, GroupsOfMicroBatchesChangeNoBit) {
+  for (const char* cache : {"", "cached"}) {
+    auto rows = Make(Options(TrunkMode::kFrozen, cache)),
+         group = Make(Options(TrunkMode::kFrozen, ""));
+    if (*cache != 0) group = Make(Options(TrunkMode::kFrozen, "other"));
+    group->SetGroup(3);
+    const TokenBatch batches[] = {BatchOf(docs_, {0, 3}), BatchOf(docs_, {1}),
+                                  BatchOf(docs_, {7, 2})};
+    for (int64_t step : {0, 30, 59}) {
+      std::vector<int32_t> active, same;
+      ASSERT_TRUE(rows->BeginStep(step, &active).ok() && group->BeginStep(step, &same).ok());
+      const MicroContext context{step, 0, 7, 0.1};
+      std::vector<LossSum> want, got;
+      for (int64_t i = 0; i < 3; ++i) {
+        const auto loss = rows->Micro(batches[i], {step, i, 7, 0.1});
+        ASSERT_TRUE(loss.ok()) << loss.status().message();
+        want.push_back(*loss);
+      }
+      const std::vector<const TokenBatch*> all{&batches[0], &batches[1], &batches[2]};
+      const std::vector<int64_t> micros{0, 1, 2};
+      ASSERT_TRUE(group->Micros(all, micros, context, &got).ok());
+      for (size_t i = 0; i < 3; ++i) EXPECT_EQ(got[i].loss_sum, want[i].loss_sum);
+      for (int32_t i : active) {
+        const model::Parameter &p = rows->params()[static_cast<size_t>(i)],
+                               &q = group->params()[static_cast<size_t>(i)];
+        ASSERT_EQ(std::memcmp(p.grad, q.grad, static_cast<size_t>(p.count) * sizeof(float)), 0);
+      }
+    }
+    EXPECT_FALSE(
+        rows->Micros(std::vector{&batches[0], &batches[1]}, std::vector<int64_t>{0, 1}, {}, nullptr)
+            .ok());
+  }
+}
+
 // A rounded cache changes a step by its rounding alone: 2^-8 of each state in bf16, half of a 127th
 // of the largest of 64 in int8.
 TEST_F(EdgeMethodTest, CachedStatesAreTheComputedOnesRounded) {

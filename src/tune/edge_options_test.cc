@@ -115,6 +115,49 @@ TEST_F(EdgeOptionsTest, RoundedActivationsHaveACacheOfTheirOwn) {
   EXPECT_NEAR(loss("one", 0), exact, 1e-5);
 }
 
+TEST_F(EdgeOptionsTest, GroupsOfMicroBatchesAreTakenWhereTheyAreTheSameBits) {
+  const TokenBatch batches[] = {BatchOf(docs_, {3, 8}), BatchOf(docs_, {1})};
+  const std::vector<const TokenBatch*> both{&batches[0], &batches[1]};
+  const std::vector<int64_t> micros{0, 1};
+  const auto teacher = std::move(*model::Model::Random(TinyConfig(), 9));
+  std::vector<int32_t> active;
+  std::vector<LossSum> losses;
+
+  EdgeOptions with_teacher = Options(TrunkMode::kFrozen, ""), windows = with_teacher,
+              whole = with_teacher, rounded = with_teacher;
+  with_teacher.teacher = teacher.get();
+  with_teacher.teacher_weight = 0.5;
+  windows.order = ExitOrder::kCyclic;
+  windows.windows_per_step = 2;
+  whole.whole_head = true;
+  for (const EdgeOptions* o : {&with_teacher, &windows, &whole}) {
+    auto m = Make(*o);
+    EXPECT_FALSE(m->TakesGroups());
+    m->SetGroup(2);
+    EXPECT_EQ(m->group(), 1);
+    ASSERT_TRUE(m->BeginStep(59, &active).ok());
+    EXPECT_FALSE(m->Micros(both, micros, {59, 0, 7, 0.1}, &losses).ok());
+    EXPECT_TRUE(m->Micro(batches[0], {59, 0, 7, 0.1}).ok());
+  }
+
+  rounded.activation_bits = 4;
+  auto rows = Make(rounded), group = Make(rounded);
+  group->SetGroup(2);
+  ASSERT_EQ(group->group(), 2);
+  ASSERT_TRUE(rows->BeginStep(59, &active).ok() && group->BeginStep(59, &active).ok());
+  ASSERT_TRUE(group->Micros(both, micros, {59, 0, 7, 0.1}, &losses).ok());
+  for (size_t i = 0; i < 2; ++i) {
+    const auto one = rows->Micro(batches[i], {59, micros[i], 7, 0.1});
+    ASSERT_TRUE(one.ok());
+    EXPECT_EQ(losses[i].loss_sum, one->loss_sum);
+  }
+  for (int32_t i : active) {
+    const model::Parameter &p = rows->params()[static_cast<size_t>(i)],
+                           &q = group->params()[static_cast<size_t>(i)];
+    for (int64_t k = 0; k < p.count; ++k) ASSERT_EQ(p.grad[k], q.grad[k]) << p.name;
+  }
+}
+
 TEST_F(EdgeOptionsTest, TheWholeHeadLearnsWhatTheFusedOneDoes) {
   EdgeOptions o = Options(TrunkMode::kFrozen, "");
   o.head_lora_rank = 2;

@@ -168,7 +168,7 @@ Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& mode
   if (!full) e.trainable = trained * static_cast<int64_t>(sizeof(float));
   e.gradients = trained * static_cast<int64_t>(sizeof(float));
   e.optimizer = 2 * e.gradients;
-  e.activations = memory.activations;
+  e.activations = memory.activations * std::max<int64_t>(r.group, 1);
   e.scratch =
       memory.scratch + (r.kernel_scratch > 0 ? r.kernel_scratch
                                              : kSharedScratch + ctx.threads() * kScratchPerThread);

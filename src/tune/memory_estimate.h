@@ -36,6 +36,7 @@ struct MemoryRequest {
   // method would take over the whole depth.
   const model::PassMemory* pass = nullptr;
   const model::PassMemory* recomputed_pass = nullptr;  // the same with method.recompute; or null
+  int64_t group = 1;           // micro-batches that go through each layer together
   int64_t kernel_scratch = 0;  // what kernels keep for themselves, measured; 0: the most they do
   // Streamed: bytes of the units that the run uses at all; 0: of every one.
   int64_t used_weights = 0;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -61,6 +62,21 @@ class Method {
   // A loss that is not finite is returned as it is. Must not depend on anything but its arguments,
   // the step begun and the parameters: a step is repeated from its beginning after an interruption.
   virtual Result<LossSum> Micro(const TokenBatch& batch, const MicroContext& context) = 0;
+
+  // The same of several micro-batches of the step, numbered by `micros` -> *losses, in this order.
+  // As one after the other, to the bit: a method may only save reading weights by it. Losses that
+  // are not finite do not stop the others.
+  virtual Status Micros(std::span<const TokenBatch* const> batches, std::span<const int64_t> micros,
+                        MicroContext context, std::vector<LossSum>* losses) {
+    losses->clear();
+    for (size_t i = 0; i < batches.size(); ++i) {
+      context.micro = micros[i];
+      EW_ASSIGN(losses->emplace_back(), Micro(*batches[i], context));
+    }
+    return Status::Ok();
+  }
+  // How many micro-batches are given to Micros at a time.
+  virtual int64_t group() const { return 1; }
 
   // After the optimiser's update, or in its place when the step was skipped.
   virtual Status EndStep(int64_t step, const LossSum& loss, bool applied) {

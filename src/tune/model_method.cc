@@ -119,6 +119,27 @@ Result<LossSum> ModelMethod::Micro(const TokenBatch& batch, const MicroContext& 
   return LossSum{r.loss_sum, r.labelled, r.correct};
 }
 
+Status ModelMethod::Micros(std::span<const TokenBatch* const> batches,
+                           std::span<const int64_t> micros, MicroContext context,
+                           std::vector<LossSum>* losses) {
+  if (batches.size() < 2) return Method::Micros(batches, micros, context, losses);
+  model::PassOptions o = PassOptions();
+  o.grad_scale = context.grad_scale;
+  o.dropout_seed = context.seed;
+  std::vector<model::TrainingPass::GroupRow> rows;
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const uint64_t key =
+        (static_cast<uint64_t>(context.step) << 20) | static_cast<uint64_t>(micros[i]);
+    rows.push_back({batches[i], nullptr, key, 0});
+  }
+  EW_ASSIGN(const auto results, pass_.RunGroup(rows, o));
+  losses->clear();
+  for (const kernels::HeadLossResult& r : results) {
+    losses->push_back({r.loss_sum, r.labelled, r.correct});
+  }
+  return Status::Ok();
+}
+
 Result<LossSum> ModelMethod::Evaluate(const TokenBatch& batch) {
   model::PassOptions o;
   o.lora = adapter();

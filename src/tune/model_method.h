@@ -28,6 +28,7 @@ struct ModelMethodOptions {
   std::string init_adapter;  // PEFT directory to start from instead; "": fresh
   // Keep only the inputs of the trained layers and compute the rest again in the backward pass.
   bool recompute = false;
+  int64_t group = 1;  // micro-batches that go through each layer together; kFull: 1
   // Leave improbable blocks of the vocabulary out of the head's gradient (0: exact):
   // kernels::HeadLossArgs::skip_below.
   float head_skip_below = 0;
@@ -55,6 +56,9 @@ class ModelMethod : public Method {
   const std::vector<model::Parameter>& params() const override { return params_->params(); }
   Status BeginStep(int64_t step, std::vector<int32_t>* active) override;
   Result<LossSum> Micro(const TokenBatch& batch, const MicroContext& context) override;
+  Status Micros(std::span<const TokenBatch* const> batches, std::span<const int64_t> micros,
+                MicroContext context, std::vector<LossSum>* losses) override;
+  int64_t group() const override { return options_.group; }
   Result<LossSum> Evaluate(const TokenBatch& batch) override;
   report::HeldMemory Held() const override;
   Result<std::vector<ResultFile>> Files() override;

@@ -152,6 +152,16 @@ TEST_F(ModelMethodTest, RecomputationChangesNoBit) {
   EXPECT_TRUE(Run("again") == kept);
 }
 
+TEST_F(ModelMethodTest, GroupsOfMicroBatchesChangeNoBit) {
+  method_.lora.lora_dropout = 0.1;
+  options_.grad_accum = 5;
+  const std::string rows = Run("rows");
+  for (int64_t group : {2, 5, 9}) {
+    method_.group = group;
+    EXPECT_TRUE(Run("group" + std::to_string(group)) == rows) << group;
+  }
+}
+
 TEST_F(ModelMethodTest, HalfPrecisionBasesLearn) {
   options_.max_steps = 120;
   for (DType dtype : {DType::kBF16, DType::kF16}) {

@@ -100,20 +100,33 @@ Result<Trainer::StepOutcome> Trainer::DoStep(const Window& window) {
       .grad_scale = window.supervised > 0 ? 1.0 / static_cast<double>(window.supervised) : 0};
   out.empty = window.supervised == 0;
   bool finite = !out.empty;
-  for (const TokenBatch& batch : window.batches) {
-    if (CountSupervised(batch) > 0) {
-      EW_ASSIGN(LossSum loss, method_.Micro(batch, context));
+  // Groups of micro-batches with something to learn.
+  const auto count = static_cast<int64_t>(window.batches.size());
+  const int64_t group = std::max<int64_t>(method_.group(), 1);
+  for (int64_t next = 0; finite && next < count;) {
+    std::vector<const TokenBatch*> batches;
+    std::vector<int64_t> micros;
+    for (; next < count && static_cast<int64_t>(batches.size()) < group; ++next) {
+      const TokenBatch& batch = window.batches[static_cast<size_t>(next)];
+      if (CountSupervised(batch) == 0) continue;
+      batches.push_back(&batch);
+      micros.push_back(next);
+    }
+    std::vector<LossSum> losses;
+    if (!batches.empty()) {
+      EW_RETURN_IF_ERROR(method_.Micros(batches, micros, context, &losses));
+    }
+    for (const LossSum& loss : losses) {
+      if (!finite) break;
       out.loss.loss_sum += loss.loss_sum;
       out.loss.tokens += loss.tokens;
       out.loss.correct += loss.correct;
-      finite = finite && std::isfinite(loss.loss_sum);
+      finite = std::isfinite(loss.loss_sum);
     }
-    ++context.micro;
-    if (StopRequested() && context.micro < static_cast<int64_t>(window.batches.size())) {
+    if (StopRequested() && next < count) {
       out.interrupted = true;
       return out;
     }
-    if (!finite) break;
   }
   if (finite) {
     out.grad_norm = optimizer_->GradNorm(ctx_, active);

@@ -1,0 +1,47 @@
+// What the files of TrainingPass share.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "model/block.h"
+#include "model/pass_layout.h"
+#include "model/rope.h"
+#include "model/training_pass.h"
+#include "tensor/token_batch.h"
+
+namespace edgewise::model {
+
+// A buffer that is given back before a larger one is taken.
+Status Reserve(AlignedBuffer& buffer, int64_t bytes, const char* what);
+
+struct TrainingPass::Impl {
+  ExecContext& ctx;
+  const Model& model;
+  int64_t max_tokens;
+  RopeTables rope;
+  AlignedBuffer activations, scratch;
+  // first_key of each window length in the model, for the batches at hand.
+  using Keys = std::map<int64_t, std::vector<int32_t>>;
+  std::vector<Keys> first_keys = std::vector<Keys>(1);
+
+  const ModelConfig& config() const { return model.config(); }
+
+  Status Check(const TokenBatch& batch, size_t row = 0);
+  Status CheckOptions(const PassOptions& options) const;
+  BlockRows Rows(const TokenBatch& batch, int64_t layer, size_t row = 0) const;
+  Block BlockAt(int64_t layer, const LoraAdapter* lora, const Dropout& dropout) const;
+  Block BlockAt(int64_t layer, const PassOptions& options) const;
+  Status RunInPlace(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
+                    int activation_bits, const LayerWeights* weights, LinearObserver* observer,
+                    float* hidden);
+  Result<kernels::HeadLossResult> Head(const TokenBatch& batch, const PassOptions& options,
+                                       const PassLayout& layout);
+  Result<kernels::HeadLossResult> Loss(const kernels::HeadLossArgs& args, const PassOptions& o);
+  Result<std::vector<kernels::HeadLossResult>> RunRows(std::span<const GroupRow> group,
+                                                       const PassOptions& common);
+};
+
+}  // namespace edgewise::model
