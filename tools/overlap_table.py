@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Whether reading weights hides behind computing: steps of offloaded tuning that read past the page
+cache, next to the same run with all weights in memory (compute) and to the time that the disk takes
+for the bytes of a step (measured by reading the file past the page cache). Prints a Markdown table.
+Expects bases and data as tools/schedule_table.py makes them. Cases that name an order take
+micro-batches of 64 tokens, whose weights take longer to read than they compute; others 256.
+
+usage: overlap_table.py EDGEWISE WORKDIR [--cases SHAPE:LIMIT:METHOD[:ORDER:ACCUM],...]
+"""
+
+import argparse
+import json
+import mmap
+import os
+import pathlib
+import subprocess
+import time
+
+CASES = ("tinyllama-1.1b:700MiB:lora,tinyllama-1.1b:512MiB:lora,tinyllama-1.1b:300MiB:lora,"
+         "tinyllama-1.1b:300MiB:edge,qwen2.5-0.5b:400MiB:lora")
+BLOCK = 8 << 20
+
+
+def direct_gbps(path):
+    """Sequential, past the page cache, of up to 1 GiB."""
+    f = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    buffer = mmap.mmap(-1, BLOCK)
+    start, total = time.monotonic(), 0
+    while total < 1 << 30:
+        n = os.readv(f, [buffer])
+        total += n
+        if n < BLOCK:
+            break
+    seconds = time.monotonic() - start
+    os.close(f)
+    return total * 1e-9 / seconds
+
+
+def tune(args, base, directory, method, limit, tokens, *options):
+    command = [args.edgewise, "tune", base, "--data", args.workdir / "data.jsonl", "-o", directory,
+               "--overwrite", "--method", method, "--memory", limit, "--max-steps",
+               str(args.steps), "--batch-size", "1", "--max-seq-len", tokens, "--val-fraction", "0",
+               "--no-eval-at-start", "--json", "--quiet", *options]
+    if method == "lora":
+        command += ["--rank", "8"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, command))}: {result.stderr[-400:]}")
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("edgewise")
+    p.add_argument("workdir", type=pathlib.Path)
+    p.add_argument("--cases", default=CASES)
+    p.add_argument("--steps", type=int, default=5)
+    p.add_argument("--memory", default="12GiB", help="that holds everything")
+    args = p.parse_args()
+    print("| shape | limit | method | tokens | order | group | read GB a step | disk GB/s | disk s | "
+          "compute s | step s | over max | predicted s |")
+    print("|---" * 13 + "|")
+    for case in args.cases.split(","):
+        shape, limit, method, *rest = case.split(":")
+        order, accum = rest if rest else ("searched", "1")
+        tokens = "64" if rest else "256"
+        base = args.workdir / f"{shape}-4"
+        directory = args.workdir / f"overlap-{method}"
+        if method == "edge":  # once, to have the states below the window
+            tune(args, base, directory, method, args.memory, tokens, "--grad-accum", accum)
+        off = tune(args, base, directory, method, limit, tokens, "--weights-io", "direct",
+                   "--grad-accum", accum, "--order", order)
+        again = ["--recompute"] if off["recompute"] else []
+        held = tune(args, base, directory, method, args.memory, tokens, "--grad-accum", accum,
+                    *again)
+        read = off["weights_read_bytes"] / off["steps"] * 1e-9
+        gbps = direct_gbps(base / "packed.safetensors")
+        disk, compute, step = read / gbps, held["step_seconds"], off["step_seconds"]
+        print(f"| {shape} | {limit} | {method} | {tokens} | {order} | {off['group']} of {accum} | {read:.2f} | "
+              f"{gbps:.2f} | {disk:.2f} | {compute:.2f} | {step:.2f} | "
+              f"{step / max(disk, compute):.2f}x | {off['predicted_step_seconds']:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
