@@ -16,8 +16,9 @@ import pathlib
 import subprocess
 import time
 
-CASES = ("tinyllama-1.1b:700MiB:lora,tinyllama-1.1b:512MiB:lora,tinyllama-1.1b:300MiB:lora,"
-         "tinyllama-1.1b:300MiB:edge,qwen2.5-0.5b:400MiB:lora")
+CASES = ("tinyllama-1.1b:512MiB:lora,tinyllama-1.1b:300MiB:lora,tinyllama-1.1b:300MiB:edge,"
+         "qwen2.5-0.5b:400MiB:lora,tinyllama-1.1b:300MiB:edge:row:8,"
+         "tinyllama-1.1b:300MiB:edge:column:8,tinyllama-1.1b:300MiB:edge:searched:8")
 BLOCK = 8 << 20
 
 
