@@ -236,6 +236,9 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   } else {
     EW_ASSIGN(plan_.memory, r.memory(plan_.recompute));
   }
+  // Where little is to be held, loading and measuring have been the peak.
+  plan_.memory.runtime +=
+      std::max<int64_t>(0, ReadProcessMemory().peak_rss_bytes - plan_.memory.total());
   if (edge != nullptr) {
     edge->SetRecompute(plan_.recompute);
     edge->SetGroup(plan_.group);

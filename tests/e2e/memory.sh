@@ -36,13 +36,15 @@ EOP
 }
 
 for limit in 400 200 170; do
-  held lora$limit $limit 0 --rank 8 -o "$WORK/lora" --overwrite
+  held lora$limit $limit 0 --method lora --rank 8 -o "$WORK/lora" --overwrite
   held edge$limit $limit 0 --method edge -o "$WORK/edge$limit"
   # The states below the window are there now.
   held again$limit $limit 0 --method edge -o "$WORK/edge$limit" --overwrite
 done
+# So little is held here that planning itself may be the peak.
+held small 200 0 --method edge --rank 4 -o "$WORK/edge200" --overwrite
 # What libraries map and never touch counts for this limit, and is left out of the plan.
-held data 400 400 --rank 8 -o "$WORK/data" --overwrite
+held data 400 400 --method lora --rank 8 -o "$WORK/data" --overwrite
 check data "j['memory_limit_bytes'] < 400 << 20"
 run 3 refused tune "$model" --data "$WORK/data.jsonl" -o "$WORK/refused" --memory 60MiB --max-steps 1
 says refused "--memory"
