@@ -237,8 +237,15 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
     EW_ASSIGN(plan_.memory, r.memory(plan_.recompute));
   }
   // Where little is to be held, loading and measuring have been the peak.
-  plan_.memory.runtime +=
-      std::max<int64_t>(0, ReadProcessMemory().peak_rss_bytes - plan_.memory.total());
+  const int64_t peak = ReadProcessMemory().peak_rss_bytes;
+  if (plan_.memory_limit > 0 && peak > plan_.memory_limit) {
+    return OutOfMemory(
+        fmt::format("loading the model and measuring the step took {}, the limit is {}; a limit of "
+                    "{} works",
+                    FormatBytes(peak), FormatBytes(plan_.memory_limit),
+                    FormatBytes(peak + (int64_t{1} << 20))));
+  }
+  plan_.memory.runtime += std::max<int64_t>(0, peak - plan_.memory.total());
   if (edge != nullptr) {
     edge->SetRecompute(plan_.recompute);
     edge->SetGroup(plan_.group);
