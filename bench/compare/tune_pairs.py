@@ -2,11 +2,13 @@
 """`edgewise bench tune` and PyTorch + PEFT (pytorch_lora.py) in turn, pair by pair, on one machine.
 
 The speed of a shared machine drifts from minute to minute, so the figure to trust is the ratio
-within a pair; the table gives its median and range over all pairs of the log.
+within a pair; the table gives its median and range over all pairs of the log. With --edge every
+turn also has a run of adaptive layer tuning by its defaults (4-bit base, 3 passes over 8 documents,
+the making of the cached states included), and a second table holds it against the other two.
 
 usage:
   tune_pairs.py run --log FILE --shape smollm2-135m --pairs 3 [--python VENV/bin/python]
-                    [--edgewise build/release/edgewise] [--steps N] [--torch-steps N]
+                    [--edgewise build/release/edgewise] [--steps N] [--torch-steps N] [--edge]
   tune_pairs.py table --log FILE          Markdown on stdout
 """
 
@@ -28,17 +30,24 @@ def result_of(command):
     return json.loads(lines[-1])
 
 
+EDGE = ["--method", "edge", "--bits", "4", "--documents", "8", "--epochs", "3"]
+
+
 def run(args):
     for _ in range(args.pairs):
+        edge = result_of([args.edgewise, "bench", "tune", "--shape", args.shape, *EDGE,
+                          "--json"]) if args.edge else None
         ours = result_of([args.edgewise, "bench", "tune", "--shape", args.shape, "--method",
                           "lora", "--steps", str(args.steps), "--json"])
         theirs = result_of([args.python, os.path.join(HERE, "pytorch_lora.py"), "--shape",
                             args.shape, "--steps", str(args.torch_steps)])
         with open(args.log, "a", encoding="utf-8") as log:
-            log.write(json.dumps({"shape": args.shape, "edgewise": ours, "pytorch": theirs}))
+            log.write(json.dumps({"shape": args.shape, "edgewise": ours, "pytorch": theirs,
+                                  "edge": edge}))
             log.write("\n")
         print(f"{args.shape}: {ours['tokens_per_second']:.0f} against "
-              f"{theirs['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
+              f"{theirs['tokens_per_second']:.0f} tokens/s"
+              + (f", edge {edge['tokens_per_second']:.0f}" if edge else ""), file=sys.stderr)
 
 
 def spread(values, digits):
@@ -68,6 +77,27 @@ def table(args):
             spread([a["peak_rss_bytes"] / 2**20 for a in mine], 0),
             spread([b["peak_rss_bytes"] / 2**20 for b in torch], 0),
             "**" + spread(memory, 2) + "**"]) + " |")
+    turns = [pair for pair in pairs if pair.get("edge")]
+    if turns:
+        edge_table(turns)
+
+
+def edge_table(pairs):
+    print("\n| shape | turns | edge, tokens/s | against PyTorch + PEFT | against LoRA in fp32 "
+          "| edge, MiB | of PyTorch + PEFT's memory |")
+    print("|---|---|---|---|---|---|---|")
+    for shape in dict.fromkeys(pair["shape"] for pair in pairs):
+        turns = [pair for pair in pairs if pair["shape"] == shape]
+        speed = [t["edge"]["tokens_per_second"] for t in turns]
+        print("| " + " | ".join([
+            shape, str(len(turns)), spread(speed, 0),
+            "**" + spread([e / t["pytorch"]["tokens_per_second"]
+                           for e, t in zip(speed, turns)], 1) + "**",
+            "**" + spread([e / t["edgewise"]["tokens_per_second"]
+                           for e, t in zip(speed, turns)], 1) + "**",
+            spread([t["edge"]["peak_rss_bytes"] / 2**20 for t in turns], 0),
+            "1/" + spread([t["pytorch"]["peak_rss_bytes"] / t["edge"]["peak_rss_bytes"]
+                           for t in turns], 1)]) + " |")
 
 
 def main():
@@ -81,6 +111,7 @@ def main():
     runner.add_argument("--torch-steps", type=int, default=5)
     runner.add_argument("--python", default=sys.executable)
     runner.add_argument("--edgewise", default="build/release/edgewise")
+    runner.add_argument("--edge", action="store_true", help="adaptive layer tuning in every turn")
     runner.set_defaults(call=run)
     printer = commands.add_parser("table")
     printer.add_argument("--log", required=True)
