@@ -37,6 +37,7 @@ SETTINGS = {
     TENTH: [],
     "activations recomputed": ["--recompute"],
     "exact backward": ["--backward", "exact"],
+    "exact trunk": ["--trunk-forward", "exact"],
     "no block of the head left out": ["--head-skip", "0"],
     "whole head": ["--whole-head"],
     "no cache": ["--no-cache"],

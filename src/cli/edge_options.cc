@@ -71,6 +71,12 @@ void DeclareEdge(CLI::App& app, EdgeFlags& f) {
                  "edge: gradients through packed weights in fp32 (exact) or int8 (integer)")
       ->check(CLI::IsMember({"exact", "integer"}))
       ->capture_default_str();
+  app.add_option(
+         "--trunk-forward", f.trunk_forward,
+         "edge: layers below a window as int8 products (integer) or in fp32 (exact, slow: to "
+         "measure what rounding costs)")
+      ->check(CLI::IsMember({"exact", "integer"}))
+      ->capture_default_str();
   app.add_option("--windows-per-step", f.windows_per_step,
                  "edge: windows that a step tunes, on the mean of their exits' losses")
       ->check(CLI::PositiveNumber)
@@ -120,6 +126,7 @@ Status ApplyEdge(const EdgeFlags& f, int64_t layers, const std::string& run_dir,
   EW_ASSIGN(o->exits.layout, tune::ParseWindowLayout(f.windows));
   EW_ASSIGN(o->shares, ParseShares(f.window_steps));
   EW_ASSIGN(o->trunk.mode, tune::ParseTrunkMode(f.trunk));
+  o->trunk.exact = f.trunk_forward == "exact";
   EW_ASSIGN(o->order, tune::ParseExitOrder(f.schedule));
   o->rate_per_window = f.rate_per_window;
   EW_ASSIGN(o->head, tune::ParseHeadMode(f.head));

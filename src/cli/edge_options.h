@@ -17,7 +17,7 @@ struct EdgeFlags {
   int64_t exits = 1, window = 0;
   int64_t first_layer = -1;  // negative: three quarters up
   std::string windows = "tiled", window_steps;
-  std::string trunk = "frozen", schedule = "sequential";
+  std::string trunk = "frozen", trunk_forward = "integer", schedule = "sequential";
   bool rate_per_window = false;
   std::string head = "shared", backward = "integer";
   int64_t head_lora_rank = -1;  // negative: as the windows

@@ -232,14 +232,14 @@ std::string TuneOptionsText(const TuneFlags& f) {
   const EdgeFlags& e = f.edge;
   return fmt::format(
       "{} {} {} {} {} {} {} | {} {} {} {} {} {} {} {} {} {} {} {} {} | {} {} {} {} {} {} {} {} | "
-      "{} {} {} {} {} {} {} | {} {} {} {} {}",
+      "{} {} {} {} {} {} {} | {} {} {} {} {} {}",
       f.rank, f.alpha, f.dropout, f.targets, f.rslora, fmt::join(f.rank_pattern, ","),
       fmt::join(f.alpha_pattern, ","), e.exits, e.window, e.first_layer, e.windows, e.window_steps,
       e.trunk, e.schedule, e.rate_per_window, e.head, e.backward, e.head_lora_rank, e.paper_mode,
       e.cache_codec, f.lr, f.min_lr, f.lr_schedule, f.warmup_ratio, f.warmup_steps, f.batch_size,
       f.grad_accum, f.weight_decay, f.max_grad_norm, f.beta1, f.beta2, f.adam_eps, f.pack, f.seed,
-      f.head_skip, e.windows_per_step, e.activation_bits, e.distill, e.distill_weight,
-      e.whole_head);
+      f.head_skip, e.windows_per_step, e.activation_bits, e.distill, e.distill_weight, e.whole_head,
+      e.trunk_forward);
 }
 
 Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& f) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/aligned_buffer.h"
 #include "kernels/packed/linear.h"
 
 namespace edgewise::kernels {
@@ -9,6 +10,17 @@ namespace {
 
 constexpr int64_t kRowGrain = 16;
 constexpr int64_t kColumnGrain = 64;
+constexpr int64_t kUnpackedRows = 256;  // of W at a time
+
+void AddBias(ExecContext& ctx, int64_t m, int64_t columns, const float* bias, float* y,
+             int64_t ldy) {
+  if (bias == nullptr) return;
+  ctx.ParallelFor(m, kRowGrain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = 0; j < columns; ++j) y[i * ldy + j] += bias[j];
+    }
+  });
+}
 
 }  // namespace
 
@@ -18,12 +30,23 @@ void LinearForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, con
     return PackedForward(ctx, m, x, ldx, *w.packed, {0, w.rows}, bias, y, ldy, acc);
   }
   MatMulNT(ctx, m, w.rows, w.cols, 1.0f, x, ldx, w, y, ldy, acc);
-  if (bias == nullptr) return;
-  ctx.ParallelFor(m, kRowGrain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = 0; j < w.rows; ++j) y[i * ldy + j] += bias[j];
-    }
-  });
+  AddBias(ctx, m, w.rows, bias, y, ldy);
+}
+
+void LinearForwardExact(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
+                        const WeightRef& w, const float* bias, float* y, int64_t ldy,
+                        Accumulate acc) {
+  if (w.packed == nullptr) return LinearForward(ctx, m, x, ldx, w, bias, y, ldy, acc);
+  FloatBuffer unpacked(std::min(kUnpackedRows, w.rows) * w.cols);
+  for (int64_t first = 0; first < w.rows; first += kUnpackedRows) {
+    const int64_t rows = std::min(kUnpackedRows, w.rows - first);
+    ctx.ParallelFor(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
+      w.packed->UnpackRows(first + begin, end - begin, unpacked.data() + begin * w.cols, w.cols);
+    });
+    MatMulNT(ctx, m, rows, w.cols, 1.0f, x, ldx, WeightRef::Dense(unpacked.data(), rows, w.cols),
+             y + first, ldy, acc);
+  }
+  AddBias(ctx, m, w.rows, bias, y, ldy);
 }
 
 void LinearForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,

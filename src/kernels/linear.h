@@ -12,6 +12,12 @@ void LinearForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, con
                    const float* bias, float* y, int64_t ldy,
                    Accumulate acc = Accumulate::kOverwrite);
 
+// The same with packed weights as fp32 numbers, a few rows of W at a time: slow, what rounding X to
+// int8 costs is measured against it. Dense weights: as LinearForward.
+void LinearForwardExact(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
+                        const WeightRef& w, const float* bias, float* y, int64_t ldy,
+                        Accumulate acc = Accumulate::kOverwrite);
+
 // The same for several weights on one X: packed ones share the rounding of X. Same bits as one by
 // one.
 struct LinearTarget {

@@ -63,7 +63,8 @@ void AdaptedForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows,
   }
   {
     const PartTimer timer(linear.times, KernelKind::kLinearForward);
-    kernels::LinearForward(ctx, rows, input, w.cols, w, linear.base.bias, y, w.rows, acc);
+    const auto forward = linear.exact ? kernels::LinearForwardExact : kernels::LinearForward;
+    forward(ctx, rows, input, w.cols, w, linear.base.bias, y, w.rows, acc);
   }
   AdapterForward(ctx, linear, rows, x, y, xa, scratch);
 }

@@ -34,6 +34,7 @@ struct AdaptedLinear {
   kernels::LinearBackwardOptions backward;
   PartTimes* times = nullptr;
   int activation_bits = 0;  // PassOptions::activation_bits
+  bool exact = false;       // PassOptions::exact_forward
 };
 
 // Working memory; the sizes are for `rows` rows.

@@ -35,6 +35,7 @@ struct Block {
   kernels::LinearBackwardOptions backward = {};  // of the whole pass, like dropout
   PartTimes* times = nullptr;                    // null: nobody asks
   int activation_bits = 0;                       // PassOptions::activation_bits
+  bool exact_forward = false;                    // PassOptions::exact_forward
 
   AdaptedLinear At(LinearKind kind) const;
   kernels::AttentionShape attention_shape() const;

@@ -63,7 +63,13 @@ struct Forward {
     }
     {
       const PartTimer timer(block.times, KernelKind::kLinearForward);
-      kernels::LinearForwardMany(ctx, n, input, c.hidden, targets);
+      if (block.exact_forward) {
+        for (const kernels::LinearTarget& t : targets) {
+          kernels::LinearForwardExact(ctx, n, input, c.hidden, t.w, t.bias, t.y, t.ldy);
+        }
+      } else {
+        kernels::LinearForwardMany(ctx, n, input, c.hidden, targets);
+      }
     }
     for (size_t i = 0; i < N; ++i) {
       AdapterForward(ctx, block.At(kinds[i]), n, x, y[i], a.xa[static_cast<size_t>(kinds[i])],
@@ -177,7 +183,7 @@ AdaptedLinear Block::At(LinearKind kind) const {
                kLinearKinds +
            static_cast<uint64_t>(kind);
   };
-  AdaptedLinear linear{weights[kind], nullptr, {}, backward, times, activation_bits};
+  AdaptedLinear linear{weights[kind], nullptr, {}, backward, times, activation_bits, exact_forward};
   linear.backward.substream = derive(backward.substream);
   if (lora == nullptr) return linear;
   linear.lora = lora->slot(layer, kind);

@@ -109,6 +109,28 @@ TEST(PackedModel, TrainsAdaptersAsTheDenseValuesDo) {
   }
 }
 
+// Forward products in fp32: fp32 rounding is all that is left, a thousandth of what int8 costs.
+TEST(PackedModel, ExactForwardIsThatOfTheDenseValues) {
+  const ModelConfig config = testing::TinyLlama();
+  const PackedPair pair = MakePair(config, 4);
+  const auto ctx = MakeContext(2);
+  const TokenBatch batch = testing::RandomDocuments({20, 12}, config.vocab);
+  const auto run = [&](const Model& model, bool exact) {
+    TrainingPass pass(*ctx, model, batch.size());
+    std::vector<float> hidden(static_cast<size_t>(batch.size() * config.hidden));
+    EXPECT_TRUE(pass.Embed(batch, hidden.data()).ok());
+    EXPECT_TRUE(
+        pass.Forward(batch, {0, config.num_layers()}, nullptr, hidden.data(), 0, exact).ok());
+    return hidden;
+  };
+  const std::vector<float> dense = run(*pair.dense, false);
+  EXPECT_EQ(run(*pair.dense, true), dense);
+  const double exact = testing::RelativeL2(run(*pair.packed, true).data(), dense);
+  const double integer = testing::RelativeL2(run(*pair.packed, false).data(), dense);
+  EXPECT_LE(exact, 0x1.0p-18);
+  EXPECT_GT(integer, 100 * exact);
+}
+
 TEST(PackedModel, DecodesAsItPrefills) {
   const ModelConfig config = testing::TinyLlama();
   const PackedPair pair = MakePair(config, 4);

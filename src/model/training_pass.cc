@@ -134,6 +134,7 @@ Block TrainingPass::Impl::BlockAt(int64_t layer, const PassOptions& o) const {
   block.backward = o.backward;
   block.times = o.times;
   block.activation_bits = o.activation_bits;
+  block.exact_forward = o.exact_forward;
   return block;
 }
 

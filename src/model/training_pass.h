@@ -85,6 +85,8 @@ struct PassOptions {
   // gradients (model/fake_quant.h); adapters see them unrounded. 0: off. Not with gradients of base
   // weights.
   int activation_bits = 0;
+  // Forward products of packed weights in fp32 instead of int8 (kernels::LinearForwardExact).
+  bool exact_forward = false;
 
   // Another model's distribution to learn from (model/whole_head.h), or null.
   const Teacher* teacher = nullptr;
@@ -141,10 +143,10 @@ class TrainingPass {
                                                         const PassOptions& options);
 
   // The layers [range.begin, range.end) without loss or saved state, in place on `hidden`
-  // [tokens, hidden]: trunk, calibration, sharding. `lora` may be null. activation_bits: as in
-  // PassOptions.
+  // [tokens, hidden]: trunk, calibration, sharding. `lora` may be null. activation_bits,
+  // exact_forward: as in PassOptions.
   Status Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora, float* hidden,
-                 int activation_bits = 0);
+                 int activation_bits = 0, bool exact_forward = false);
   // One layer in place on `hidden`, with other weights than the model's (null: the model's) and an
   // observer (or null): a compressed candidate against the original, calibration inputs.
   Status ForwardLayer(const TokenBatch& batch, int64_t layer, const LayerWeights* weights,

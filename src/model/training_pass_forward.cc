@@ -14,27 +14,29 @@ namespace edgewise::model {
 using kernels::WeightRef;
 
 Status TrainingPass::Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
-                             float* hidden, int activation_bits) {
-  return impl_->RunInPlace(batch, range, lora, activation_bits, nullptr, nullptr, hidden);
+                             float* hidden, int activation_bits, bool exact_forward) {
+  return impl_->RunInPlace(batch, range, lora, activation_bits, exact_forward, nullptr, nullptr,
+                           hidden);
 }
 
 Status TrainingPass::ForwardLayer(const TokenBatch& batch, int64_t layer,
                                   const LayerWeights* weights, LinearObserver* observer,
                                   float* hidden) {
-  return impl_->RunInPlace(batch, {layer, layer + 1}, nullptr, 0, weights, observer, hidden);
+  return impl_->RunInPlace(batch, {layer, layer + 1}, nullptr, 0, false, weights, observer, hidden);
 }
 
 // Layers without saved state; `weights` (of every layer in the range) instead of the model's.
 Status TrainingPass::Impl::RunInPlace(const TokenBatch& batch, LayerRange range,
                                       const LoraAdapter* lora, int activation_bits,
-                                      const LayerWeights* weights, LinearObserver* observer,
-                                      float* hidden) {
+                                      bool exact_forward, const LayerWeights* weights,
+                                      LinearObserver* observer, float* hidden) {
   PassOptions options;
   options.begin = range.begin;
   options.end = range.end;
   options.start_hidden = hidden;
   options.lora = lora;
   options.activation_bits = activation_bits;
+  options.exact_forward = exact_forward;
   if (range.end < 0) return InvalidArgument(fmt::format("layers up to {}", range.end));
   EW_RETURN_IF_ERROR(CheckOptions(options));
   EW_RETURN_IF_ERROR(Check(batch));
@@ -54,10 +56,17 @@ Status TrainingPass::Impl::RunInPlace(const TokenBatch& batch, LayerRange range,
       held.emplace(std::move(taken));
     }
     const Block own = BlockAt(layer, options);
-    const Block block{own.config,         own.layer, weights != nullptr ? *weights : own.weights,
-                      own.rope,           own.lora,  own.dropout,
-                      observer,           {},        nullptr,
-                      own.activation_bits};
+    const Block block{own.config,
+                      own.layer,
+                      weights != nullptr ? *weights : own.weights,
+                      own.rope,
+                      own.lora,
+                      own.dropout,
+                      observer,
+                      {},
+                      nullptr,
+                      own.activation_bits,
+                      own.exact_forward};
     BlockForward(ctx, block, Rows(batch, layer), hidden, hidden, acts, layout.scratch);
   }
   return Status::Ok();

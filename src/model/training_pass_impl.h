@@ -35,8 +35,8 @@ struct TrainingPass::Impl {
   Block BlockAt(int64_t layer, const LoraAdapter* lora, const Dropout& dropout) const;
   Block BlockAt(int64_t layer, const PassOptions& options) const;
   Status RunInPlace(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
-                    int activation_bits, const LayerWeights* weights, LinearObserver* observer,
-                    float* hidden);
+                    int activation_bits, bool exact_forward, const LayerWeights* weights,
+                    LinearObserver* observer, float* hidden);
   Result<kernels::HeadLossResult> Head(const TokenBatch& batch, const PassOptions& options,
                                        const PassLayout& layout);
   Result<kernels::HeadLossResult> Loss(const kernels::HeadLossArgs& args, const PassOptions& o);

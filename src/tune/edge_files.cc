@@ -103,6 +103,7 @@ std::string EdgeMethod::OptionsJson() const {
     j["teacher"] = {{"name", options_.teacher_name}, {"weight", teacher_.weight}};
   }
   if (options_.whole_head) j["whole_head"] = true;
+  if (options_.trunk.exact) j["trunk_forward"] = "exact";
   return DumpJson(j);
 }
 

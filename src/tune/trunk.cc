@@ -107,6 +107,7 @@ Result<std::unique_ptr<Trunk>> Trunk::Create(const model::Model& model, model::T
       const uint64_t pair[2] = {key.base_hash, static_cast<uint64_t>(bits)};
       key.base_hash = XXH3_64bits(pair, sizeof pair);
     }
+    if (trunk->options_.exact) key.base_hash = XXH3_64bits(&key.base_hash, sizeof key.base_hash);
     key.data_hash = data_hash;
     key.hidden = model.config().hidden;
     key.codec = trunk->options_.codec;
@@ -172,7 +173,8 @@ Status Trunk::MakeGroup(const Group& group, int exit, const model::LoraAdapter* 
     if (below) {
       const LayerRange between{exits_[static_cast<size_t>(exit - 1)].begin,
                                exits_[static_cast<size_t>(exit)].begin};
-      EW_RETURN_IF_ERROR(pass_.Forward(batch, between, lora, h, options_.activation_bits));
+      EW_RETURN_IF_ERROR(
+          pass_.Forward(batch, between, lora, h, options_.activation_bits, options_.exact));
     } else {
       EW_RETURN_IF_ERROR(RunTo(batch, exit, lora, h));
     }
@@ -191,7 +193,8 @@ Status Trunk::MakeGroup(const Group& group, int exit, const model::LoraAdapter* 
   for (int e : order) {
     const int64_t begin = exits_[static_cast<size_t>(e)].begin;
     if (begin == at) continue;
-    EW_RETURN_IF_ERROR(pass_.Forward(batch, {at, begin}, nullptr, h, options_.activation_bits));
+    EW_RETURN_IF_ERROR(
+        pass_.Forward(batch, {at, begin}, nullptr, h, options_.activation_bits, options_.exact));
     EW_RETURN_IF_ERROR(StoreRows(group, e, h));
     at = begin;
   }
@@ -203,7 +206,7 @@ Status Trunk::RunTo(const TokenBatch& batch, int exit, const model::LoraAdapter*
   EW_RETURN_IF_ERROR(pass_.Embed(batch, hidden));
   return pass_.Forward(batch, {0, exits_[static_cast<size_t>(exit)].begin},
                        options_.mode == TrunkMode::kCumulative ? lora : nullptr, hidden,
-                       options_.activation_bits);
+                       options_.activation_bits, options_.exact);
 }
 
 Status Trunk::Prepare(int exit, const model::LoraAdapter* lora, const std::atomic<bool>* stop,

@@ -38,6 +38,7 @@ struct TrunkOptions {
   int64_t cache_max_bytes = 0;  // 0: no limit
   uint64_t base_hash = 0;       // of the base's weights: another base empties the cache
   int activation_bits = 0;      // model::PassOptions::activation_bits; another empties it too
+  bool exact = false;           // model::PassOptions::exact_forward; so does this
 };
 
 struct TrunkProgress {
