@@ -17,8 +17,9 @@
 namespace edgewise {
 namespace {
 
-constexpr Isa kAllIsas[] = {Isa::kGeneric,    Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512,
-                            Isa::kAvx512Vnni, Isa::kNeon, Isa::kNeonDot, Isa::kNeonI8mm};
+constexpr Isa kAllIsas[] = {Isa::kGeneric, Isa::kAvx2,       Isa::kAvxVnni,
+                            Isa::kAvx512,  Isa::kAvx512Vnni, Isa::kAvx512Vbmi2,
+                            Isa::kNeon,    Isa::kNeonDot,    Isa::kNeonI8mm};
 
 #if defined(__x86_64__)
 // GCC 12's __builtin_cpu_supports does not know "avxvnni" everywhere; CPUID leaf 7.1, EAX bit 4.
@@ -41,7 +42,11 @@ std::vector<Isa> DetectIsas() {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   if (avx512) isas.push_back(Isa::kAvx512);
-  if (avx512 && __builtin_cpu_supports("avx512vnni")) isas.push_back(Isa::kAvx512Vnni);
+  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  if (vnni) isas.push_back(Isa::kAvx512Vnni);
+  // Some processors have VNNI alone (Cascade Lake).
+  const bool vbmi2 = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+  if (vnni && vbmi2) isas.push_back(Isa::kAvx512Vbmi2);
 #elif defined(__aarch64__)
   isas.push_back(Isa::kNeon);
   if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) {
@@ -78,10 +83,6 @@ CpuInfo DetectCpu() {
   info.l1d_bytes = CacheBytes(_SC_LEVEL1_DCACHE_SIZE, info.l1d_bytes);
   info.l2_bytes = CacheBytes(_SC_LEVEL2_CACHE_SIZE, info.l2_bytes);
   info.l3_bytes = CacheBytes(_SC_LEVEL3_CACHE_SIZE, 0);
-#if defined(__x86_64__)
-  info.extras.avx512_vbmi2 = __builtin_cpu_supports("avx512vbmi2");
-  info.extras.avx512_bf16 = __builtin_cpu_supports("avx512bf16");
-#endif
   return info;
 }
 
@@ -99,6 +100,8 @@ std::string_view IsaName(Isa isa) {
       return "avx512";
     case Isa::kAvx512Vnni:
       return "avx512-vnni";
+    case Isa::kAvx512Vbmi2:
+      return "avx512-vbmi2";
     case Isa::kNeon:
       return "neon";
     case Isa::kNeonDot:

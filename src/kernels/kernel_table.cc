@@ -10,6 +10,7 @@ const KernelTable& TableFor(Isa isa) {
       return avx2::kTable;
     case Isa::kAvx512:
     case Isa::kAvx512Vnni:
+    case Isa::kAvx512Vbmi2:
       return avx512::kTable;
 #elif defined(__aarch64__)
     case Isa::kNeon:

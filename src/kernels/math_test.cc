@@ -76,8 +76,8 @@ TEST_P(VectorMath, PeaksAreMeasured) {
   EXPECT_GT(peaks.fp32_gflops, 0);
   EXPECT_GT(peaks.read_gbps, 0);
   const Isa isa = GetParam();
-  const bool dots = isa == Isa::kAvxVnni || isa == Isa::kAvx512Vnni || isa == Isa::kNeonDot ||
-                    isa == Isa::kNeonI8mm;
+  const bool dots = isa == Isa::kAvxVnni || isa == Isa::kAvx512Vnni || isa == Isa::kAvx512Vbmi2 ||
+                    isa == Isa::kNeonDot || isa == Isa::kNeonI8mm;
   EXPECT_EQ(peaks.int8_gops > 0, dots);
 }
 

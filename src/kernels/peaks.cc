@@ -50,6 +50,7 @@ DotLoopFn DotLoop(Isa isa) {
     case Isa::kAvxVnni:
       return avxvnni::DotLoop;
     case Isa::kAvx512Vnni:
+    case Isa::kAvx512Vbmi2:
       return avx512vnni::DotLoop;
 #elif defined(__aarch64__)
     case Isa::kNeonDot:

@@ -29,8 +29,9 @@ const Int8Table& Int8TableFor(Isa isa) {
     case Isa::kAvx512:
       return packed_avx512::kTable;
     case Isa::kAvx512Vnni:
-      return GetCpuInfo().extras.avx512_vbmi2 ? packed_avx512vbmi2::kTable
-                                              : packed_avx512vnni::kTable;
+      return packed_avx512vnni::kTable;
+    case Isa::kAvx512Vbmi2:
+      return packed_avx512vbmi2::kTable;
 #elif defined(__aarch64__)
     case Isa::kNeon:
       return packed_neon::kTable;

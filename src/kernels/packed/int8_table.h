@@ -179,7 +179,7 @@ struct Int8Table {
   void (*kv_axpy)(int type, int64_t n, const uint8_t* row, float p, float* y);
 };
 
-// The table for `isa` on this processor.
+// The table for `isa`.
 const Int8Table& Int8TableFor(Isa isa);
 
 }  // namespace edgewise::kernels
