@@ -1,7 +1,9 @@
 // Rows with a label are taken in chunks. First pass over the vocabulary: log-sum-exp and, in the
 // same sweep, sum_v exp(z_v - max) W_v with the running maximum, which is the gradient of the
 // hidden state up to a factor (the same trick as in attention), so logits are computed once. The
-// gradients of the head itself need the final log-sum-exp and take a second sweep.
+// gradients of the head itself need the final log-sum-exp and take a second sweep, downwards, so
+// that of a head in blocks the last ones are still there; tiles that the first sweep put off are
+// the lowest and come last.
 #include "kernels/loss.h"
 
 #include <algorithm>
@@ -59,14 +61,9 @@ class HeadLossRun {
                WeightRef::Dense(a_.lora_a, r_, h_), ha_.data(), r_);
       if (want_dx_) dxb_ = FloatBuffer::Zeros(a_.tokens * r_);
     }
-    const int64_t labelled = static_cast<int64_t>(rows_.size());
-    const int64_t x_bytes = packer_.integer() != nullptr ? h_ + r_ * kFloat : (h_ + r_) * kFloat;
-    const int64_t row_bytes = x_bytes + (want_dx_ ? (h_ + r_) * kFloat : 0);
-    const int64_t most = std::max(group_, kChunkBytes / row_bytes / group_ * group_);
-    // Each chunk packs the whole head: as few as fit, and none of a few rows.
-    const int64_t chunk = RoundUp(CeilDiv(labelled, CeilDiv(labelled, most)), group_);
+    const int64_t labelled = static_cast<int64_t>(rows_.size()), chunk = ChunkRows(labelled);
     for (int64_t begin = 0; begin < labelled; begin += chunk) {
-      Chunk(begin, std::min(chunk, labelled - begin));
+      if (!Chunk(begin, std::min(chunk, labelled - begin))) return result_;
     }
     FinishLora();
     result_.dhidden_blocks = dhidden_blocks_;
@@ -74,10 +71,48 @@ class HeadLossRun {
     return result_;
   }
 
+  // Of HeadLossOrder.
+  std::vector<int64_t> Order() const {
+    const int64_t labelled = std::count_if(a_.targets, a_.targets + a_.tokens,
+                                           [](int32_t target) { return target >= 0; });
+    const std::vector<int64_t> up = Blocks();
+    std::vector<int64_t> order;
+    if (labelled == 0) return order;
+    for (int64_t c = CeilDiv(labelled, ChunkRows(labelled)); c > 0; --c) {
+      order.insert(order.end(), up.begin(), up.end());
+      if (want_dhead_) order.insert(order.end(), up.rbegin(), up.rend());
+      for (int64_t first : up) {
+        if (first < Deferred() * kHeadTile) order.push_back(first);
+      }
+    }
+    return order;
+  }
+
  private:
+  int64_t Tiles() const { return CeilDiv(vocab_, kHeadTile); }
+  int64_t Deferred() const {
+    return pack_late_ && want_dx_ ? std::min(kDeferredTiles, CeilDiv(Tiles(), 8)) : 0;
+  }
+  int64_t BlockEnd(int64_t first) const {
+    return a_.source != nullptr ? a_.source->BlockEnd(first) : vocab_;
+  }
+  std::vector<int64_t> Blocks() const {
+    std::vector<int64_t> firsts;
+    for (int64_t first = 0; first < vocab_; first = BlockEnd(first)) firsts.push_back(first);
+    return firsts;
+  }
+  // Each chunk packs the whole head: as few as fit, and none of a few rows.
+  int64_t ChunkRows(int64_t labelled) const {
+    const int64_t x_bytes = packer_.integer() != nullptr ? h_ + r_ * kFloat : (h_ + r_) * kFloat;
+    const int64_t row_bytes = x_bytes + (want_dx_ ? (h_ + r_) * kFloat : 0);
+    const int64_t most = std::max(group_, kChunkBytes / row_bytes / group_ * group_);
+    return RoundUp(CeilDiv(labelled, CeilDiv(labelled, most)), group_);
+  }
+  bool Hold(int64_t first) { return a_.source == nullptr || a_.source->Hold(first); }
+
   int32_t Target(int64_t row) const { return targets_[static_cast<size_t>(row)]; }
 
-  void Chunk(int64_t begin, int64_t rows) {
+  bool Chunk(int64_t begin, int64_t rows) {
     begin_ = begin;
     n_ = rows;
     padded_ = RoundUp(rows, t_.mr);
@@ -108,11 +143,13 @@ class HeadLossRun {
     packed_ = o_ + o_floats + rounded_floats;
     rounded_ = QuantizedRows::At(plan, o_ + o_floats);
     PackHidden();
-    FirstSweep();
+    if (!FirstSweep()) return false;
     FindLimits();
-    DeferredSweep();
-    FinishRows();
-    if (want_dhead_) SecondSweep();
+    FinishLosses();
+    if (want_dhead_ && !SecondSweep()) return false;
+    if (!DeferredSweep()) return false;
+    if (want_dx_) FinishGradients();
+    return true;
   }
 
   // x_ = [hidden | lora_scale hidden A^T] of the chunk's rows, in panels for each block of k.
@@ -147,26 +184,41 @@ class HeadLossRun {
   float* DxRow(int64_t row) { return o_ + row * h_; }
   float* DxbRow(int64_t row) { return o_ + n_ * h_ + row * r_; }
 
-  void FirstSweep() {
+  bool FirstSweep() {
     if (want_dx_) {
       ctx_.ParallelFor(n_, group_, [&](int64_t begin, int64_t end, int) {
         std::fill(DxRow(begin), DxRow(end), 0.0f);
         if (r_ > 0) std::fill(DxbRow(begin), DxbRow(end), 0.0f);
       });
     }
-    const int64_t tiles = CeilDiv(vocab_, kHeadTile);
-    deferred_ = pack_late_ && want_dx_ ? std::min(kDeferredTiles, CeilDiv(tiles, 8)) : 0;
+    const int64_t tiles = Tiles();
+    deferred_ = Deferred();
     tracked_ = pack_late_ && want_dhead_ ? tiles : deferred_;
     largest_.resize(static_cast<size_t>(tracked_ * n_));
     result_.blocks += tiles * CeilDiv(n_, group_);
     std::vector<int64_t> all(static_cast<size_t>(tiles));
     for (int64_t i = 0; i < tiles; ++i) all[static_cast<size_t>(i)] = i;
-    Sweep(all, [&](int64_t row, Tile& tile, float* z) { Block(row, tile, z); });
+    return Sweep(
+        all, [&](int64_t row, Tile& tile, float* z) { Block(row, tile, z); },
+        [&](int64_t first) { KeepTargetRows(first); });
+  }
+
+  // Of a head in blocks the targets' rows are kept, where the gradients of the hidden rows will be.
+  void KeepTargetRows(int64_t first) {
+    if (a_.source == nullptr || !want_dx_ || a_.dhidden == nullptr) return;
+    const int64_t end = BlockEnd(first);
+    ctx_.ParallelFor(n_, 16, [&](int64_t begin, int64_t stop, int) {
+      for (int64_t i = begin; i < stop; ++i) {
+        if (Target(i) < first || Target(i) >= end) continue;
+        WeightRowsToF32(a_.head, Target(i), 1,
+                        a_.dhidden + rows_[static_cast<size_t>(begin_ + i)] * h_);
+      }
+    });
   }
 
   // The tiles put off by the first sweep, as far as they still matter.
-  void DeferredSweep() {
-    if (deferred_ == 0) return;
+  bool DeferredSweep() {
+    if (deferred_ == 0) return true;
     // exp(logit - maximum), the weights of the sums o_, is what logits_vjp makes of rows whose
     // log-sum-exp is the maximum and that have no target.
     std::vector<LogitsRow> shifted = state_;
@@ -179,14 +231,15 @@ class HeadLossRun {
       for (int64_t row = 0; row < n_ && !any; row += group_) any = Matters(i, row);
       if (any) needed.push_back(i);
     }
-    Sweep(needed, [&](int64_t row, Tile& tile, float* z) {
+    const auto block = [&](int64_t row, Tile& tile, float* z) {
       if (!Matters(tile.index, row)) return;
       const int64_t rows = std::min(group_, n_ - row);
       packer_.Logits(row, rows, padded_, x_, rounded_, tile.columns, tile.logits, z, kHeadTile);
       t_.logits_vjp(rows, tile.columns, z, kHeadTile, a_.softcap, tile.first, none.data(),
                     shifted.data() + row, ones.data());
       AddGradient(row, rows, tile, z);
-    });
+    };
+    return Sweep(needed, block, [](int64_t) {});
   }
 
   // The logit of each row whose probability is skip_below.
@@ -226,9 +279,9 @@ class HeadLossRun {
 
   // block(row, tile, z) for every group of rows and each of the tiles, which are packed a few at a
   // time. Groups are fixed, since leaving out a block is decided group by group; how many of them
-  // make a task is not.
-  template <typename BlockFn>
-  void Sweep(const std::vector<int64_t>& indices, BlockFn block) {
+  // make a task is not. enter(first row) when a block of the head is there.
+  template <typename BlockFn, typename EnterFn>
+  bool Sweep(const std::vector<int64_t>& indices, BlockFn block, EnterFn enter) {
     const int64_t groups = CeilDiv(n_, group_);
     const int64_t per_task = std::clamp(groups / (2 * ctx_.threads()), int64_t{1}, int64_t{4});
     // Logits, corrections and maxima of a group; after them room for packing late.
@@ -236,12 +289,20 @@ class HeadLossRun {
         (z_floats() + (pack_late_ ? packer_.gradient_floats() + packer_.scratch_floats() : 0)) *
         kFloat;
     const auto count = static_cast<int64_t>(indices.size());
-    for (int64_t begin = 0; begin < count; begin += tiles_) {
-      const int64_t tiles = std::min(tiles_, count - begin);
+    int64_t tiles = 0, first = 0, end = 0;  // rows of the head's block at hand
+    for (int64_t begin = 0; begin < count; begin += tiles) {
+      const int64_t row = indices[static_cast<size_t>(begin)] * kHeadTile;
+      if (row >= end) {
+        for (; row >= end; end = BlockEnd(first)) first = end;
+        if (!Hold(first)) return false;
+        enter(first);
+      }
+      tiles = std::min(tiles_, count - begin);
+      while (indices[static_cast<size_t>(begin + tiles - 1)] * kHeadTile >= end) --tiles;
       auto at = [&](int64_t i) {
-        const int64_t index = indices[static_cast<size_t>(begin + i)], first = index * kHeadTile;
+        const int64_t index = indices[static_cast<size_t>(begin + i)], entry = index * kHeadTile;
         float* logits = packed_ + i * tile_floats_;
-        return Tile{index, first, std::min(kHeadTile, vocab_ - first), logits,
+        return Tile{index, entry, std::min(kHeadTile, vocab_ - entry), logits,
                     pack_late_ ? nullptr : logits + packer_.logits_floats()};
       };
       ctx_.pool().Run(tiles, [&](int64_t i, int worker) {
@@ -258,11 +319,12 @@ class HeadLossRun {
         auto* z = static_cast<float*>(ctx_.Scratch(worker, static_cast<size_t>(z_bytes)));
         for (int64_t i = 0; i < tiles; ++i) {
           Tile tile = at(i);
-          const int64_t end = std::min(groups, (task + 1) * per_task);
-          for (int64_t g = task * per_task; g < end; ++g) block(g * group_, tile, z);
+          const int64_t last = std::min(groups, (task + 1) * per_task);
+          for (int64_t g = task * per_task; g < last; ++g) block(g * group_, tile, z);
         }
       });
     }
+    return true;
   }
 
   // Rows [row, row + group) of the first sweep against one tile.
@@ -296,8 +358,7 @@ class HeadLossRun {
     dhidden_blocks_.fetch_add(1, std::memory_order_relaxed);
   }
 
-  // Losses, and gradients of the hidden rows: scale (o / sum - slope W_target).
-  void FinishRows() {
+  void FinishLosses() {
     for (int64_t i = 0; i < n_; ++i) {
       LogitsRow& s = state_[static_cast<size_t>(i)];
       const int64_t token = rows_[static_cast<size_t>(begin_ + i)];
@@ -311,7 +372,10 @@ class HeadLossRun {
       result_.correct += s.best == Target(i) ? 1 : 0;
       if (a_.token_loss != nullptr) a_.token_loss[token] = static_cast<float>(loss);
     }
-    if (!want_dx_) return;
+  }
+
+  // Gradients of the hidden rows: scale (o / sum - slope W_target).
+  void FinishGradients() {
     ctx_.ParallelFor(n_, 16, [&](int64_t begin, int64_t end, int worker) {
       auto* target_row =
           static_cast<float*>(ctx_.Scratch(worker, static_cast<size_t>(h_ * kFloat)));
@@ -327,7 +391,12 @@ class HeadLossRun {
         }
         if (a_.dhidden != nullptr) {
           float* dx = a_.dhidden + token * h_;
-          WeightRowsToF32(a_.head, Target(i), 1, target_row);
+          if (a_.source == nullptr) {
+            WeightRowsToF32(a_.head, Target(i), 1, target_row);
+          } else {  // KeepTargetRows
+            std::copy_n(dx, h_, target_row);
+            std::fill_n(dx, h_, 0.0f);
+          }
           t_.axpy(h_, inverse, DxRow(i), dx);
           t_.axpy(h_, -slope, target_row, dx);
         }
@@ -343,12 +412,37 @@ class HeadLossRun {
   // dhead += dz^T hidden, dlora_b += dz^T (lora_scale hidden A^T): logits once more, now tile by
   // tile, so that every row of the head belongs to one task. Blocks that the first sweep found to
   // be negligible, and without a target, are not computed again.
-  void SecondSweep() {
+  bool SecondSweep() {
+    const std::vector<int64_t> blocks = Blocks();
+    for (auto first = blocks.rbegin(); first != blocks.rend(); ++first) {
+      const int64_t begin = *first / kHeadTile, end = CeilDiv(BlockEnd(*first), kHeadTile);
+      if (a_.source != nullptr) {
+        bool any = false;
+        for (int64_t tile = begin; tile < end && !any; ++tile) {
+          for (int64_t row = 0; row < n_ && !any; row += group_) any = InHeadGradient(tile, row);
+        }
+        if (!any) continue;
+        if (!Hold(*first)) return false;
+      }
+      HeadGradient(begin, end);
+    }
+    return true;
+  }
+
+  bool InHeadGradient(int64_t tile, int64_t row) const {
+    const int64_t first = tile * kHeadTile;
+    return !pack_late_ || Matters(tile, row) ||
+           HoldsTarget(first, std::min(kHeadTile, vocab_ - first), row);
+  }
+
+  // Of the tiles [begin, end).
+  void HeadGradient(int64_t begin, int64_t end) {
     const int64_t z_floats = n_ * kHeadTile, w_floats = packer_.logits_floats();
     const int64_t x_floats = RoundUp(h_ + r_, t_.nr) * group_;
     const int64_t total =
         z_floats + w_floats + x_floats + packer_.scratch_floats() + group_ * (h_ + r_);
-    ctx_.pool().Run(CeilDiv(vocab_, kHeadTile), [&](int64_t tile, int worker) {
+    ctx_.pool().Run(end - begin, [&](int64_t task, int worker) {
+      const int64_t tile = begin + task;
       auto* z = static_cast<float*>(ctx_.Scratch(worker, static_cast<size_t>(total * kFloat)));
       float* w = z + z_floats;
       float* x = w + w_floats;
@@ -357,7 +451,7 @@ class HeadLossRun {
       const int64_t first = tile * kHeadTile, columns = std::min(kHeadTile, vocab_ - first);
       bool packed = false;
       for (int64_t row = 0; row < n_; row += group_) {
-        if (pack_late_ && !Matters(tile, row) && !HoldsTarget(first, columns, row)) continue;
+        if (!InHeadGradient(tile, row)) continue;
         if (!packed) packer_.PackLogits(first, columns, pack_scratch, w);
         packed = true;
         dhead_blocks_.fetch_add(1, std::memory_order_relaxed);
@@ -424,6 +518,10 @@ class HeadLossRun {
 };
 
 }  // namespace
+
+std::vector<int64_t> HeadLossOrder(ExecContext& ctx, const HeadLossArgs& args) {
+  return HeadLossRun(ctx, args).Order();
+}
 
 HeadLossResult HeadLoss(ExecContext& ctx, const HeadLossArgs& args) {
   return HeadLossRun(ctx, args).Run();

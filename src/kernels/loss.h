@@ -4,16 +4,30 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "exec/context.h"
 #include "kernels/linear.h"
 
 namespace edgewise::kernels {
 
+// A head that is not in memory as a whole: its rows come and go in blocks.
+class HeadBlockSource {
+ public:
+  virtual ~HeadBlockSource() = default;
+  // Where the block that begins with row `first` ends: at a multiple of 128 rows, or the last row.
+  virtual int64_t BlockEnd(int64_t first) const = 0;
+  // Has the block that begins with `first` in memory, where HeadLossArgs::head says, until the next
+  // call. False: it cannot be had; the loss is given up.
+  virtual bool Hold(int64_t first) = 0;
+};
+
 struct HeadLossArgs {
   int64_t tokens = 0;
-  const float* hidden = nullptr;     // [tokens, H], after the final norm
-  WeightRef head;                    // [vocab, H]
+  const float* hidden = nullptr;  // [tokens, H], after the final norm
+  WeightRef head;                 // [vocab, H]
+  // Null: all of `head` is there. Else rows are read while they are held only; same bits.
+  HeadBlockSource* source = nullptr;
   const int32_t* targets = nullptr;  // [tokens]; < 0: no label, the row costs nothing
   const float* weights = nullptr;    // [tokens] loss weight per row, or null for 1
   float softcap = 0;                 // > 0: logits become softcap tanh(logit / softcap)
@@ -50,7 +64,11 @@ struct HeadLossResult {
   int64_t blocks = 0, dhidden_blocks = 0, dhead_blocks = 0;
 };
 
+// Of a source that failed the result is without meaning.
 HeadLossResult HeadLoss(ExecContext& ctx, const HeadLossArgs& args);
+// The first rows of the blocks in the order in which HeadLoss holds them. It may leave out some
+// that turn out not to matter.
+std::vector<int64_t> HeadLossOrder(ExecContext& ctx, const HeadLossArgs& args);
 
 // Log-probability of one target per row from given logits [rows, vocab] (double accumulation).
 void LogSoftmaxAt(ExecContext& ctx, int64_t rows, int64_t vocab, const float* logits,

@@ -39,8 +39,8 @@ class PackedHeadLoss : public EveryIsa {
     std::vector<float> dhidden, token_loss, da, db;
     HeadLossResult result;
   };
-  Outcome Run(ExecContext& context, const WeightRef& head, BackwardMode mode,
-              float skip_below = 0) const {
+  Outcome Run(ExecContext& context, const WeightRef& head, BackwardMode mode, float skip_below = 0,
+              HeadBlockSource* source = nullptr) const {
     Outcome o = {std::vector<float>(hidden.size()),
                  std::vector<float>(kTokens),
                  std::vector<float>(a.size()),
@@ -62,6 +62,7 @@ class PackedHeadLoss : public EveryIsa {
     args.dlora_b = o.db.data();
     args.backward = mode;
     args.skip_below = skip_below;
+    args.source = source;
     o.result = HeadLoss(context, args);
     return o;
   }
@@ -177,6 +178,109 @@ TEST_P(PackedHeadLoss, SameBitsWithAnyNumberOfThreads) {
       EXPECT_TRUE(SameBits(one.dhidden, three.dhidden));
       EXPECT_TRUE(SameBits(one.da, three.da) && SameBits(one.db, three.db));
     }
+  }
+}
+
+// A head of which one block at a time is there: the rest is garbage.
+class OneBlock : public HeadBlockSource {
+ public:
+  static constexpr int64_t kBlock = 256;
+  explicit OneBlock(const WeightRef& head) : rows_(head.rows) {
+    if (head.packed == nullptr) {
+      from_.assign(static_cast<const std::byte*>(head.data),
+                   static_cast<const std::byte*>(head.data) + head.rows * head.ld * 4);
+      parts_ = {{0, head.ld * 4}};
+    } else {
+      from_.assign(head.packed->bytes().begin(), head.packed->bytes().end());
+      const PackedLayout& l = head.packed->layout();
+      // Of a row: values, scales, mins.
+      parts_ = {{l.values, l.units * 4 * head.packed->format().bits}, {l.scales, l.groups * 2}};
+      if (head.packed->format().has_min) parts_.push_back({l.mins, l.groups * 2});
+    }
+    at_ = from_;
+    for (const auto& [offset, row] : parts_) Spoil(offset, RoundUp(rows_, 16) * row);
+    ref_ = head;
+    if (head.packed == nullptr) {
+      ref_.data = at_.data();
+    } else {
+      packed_ = PackedMatrix::FromBytes(at_, nullptr).value();
+      ref_ = packed_.Ref();
+    }
+  }
+  const WeightRef& ref() const { return ref_; }
+  int64_t BlockEnd(int64_t first) const override { return std::min(first + kBlock, rows_); }
+  bool Hold(int64_t first) override {
+    for (const auto& [offset, row] : parts_) {
+      if (held_ >= 0) Spoil(offset + held_ * row, Padded(held_) * row);
+      std::copy_n(from_.data() + offset + first * row, Padded(first) * row,
+                  at_.data() + offset + first * row);
+    }
+    held_ = first;
+    order.push_back(first);
+    return static_cast<int64_t>(order.size()) != fail_at;
+  }
+  std::vector<int64_t> order;
+  int64_t fail_at = -1;
+
+ private:
+  int64_t Padded(int64_t first) const {
+    const int64_t rows = BlockEnd(first) - first;
+    return packed_.rows() > 0 ? RoundUp(rows, 16) : rows;
+  }
+  void Spoil(int64_t offset, int64_t bytes) {
+    std::fill_n(at_.data() + offset, std::min<int64_t>(bytes, std::ssize(at_) - offset),
+                std::byte{0x7d});
+  }
+  int64_t rows_, held_ = -1;
+  std::vector<std::byte> from_, at_;
+  std::vector<std::pair<int64_t, int64_t>> parts_;
+  PackedMatrix packed_;
+  WeightRef ref_;
+};
+
+TEST_P(PackedHeadLoss, AHeadInBlocksGivesTheBitsOfAWholeOne) {
+  const std::vector<float> dense = Normal(kVocab * kWidth, 0.1);
+  const PackedMatrix plain = Head(8, 0, 128), grouped = Head(4, 32, 128, true);
+  for (const WeightRef& head :
+       {WeightRef::Dense(dense.data(), kVocab, kWidth), plain.Ref(), grouped.Ref()}) {
+    for (const BackwardMode mode : {BackwardMode::kExact, BackwardMode::kInteger}) {
+      for (const float skip : {0.0f, 1e-3f}) {
+        const Outcome whole = Run(*ctx, head, mode, skip);
+        OneBlock blocks(head);
+        const Outcome one = Run(*ctx, blocks.ref(), mode, skip, &blocks);
+        EXPECT_EQ(whole.result.loss_sum, one.result.loss_sum);
+        EXPECT_EQ(whole.result.correct, one.result.correct);
+        EXPECT_EQ(whole.result.dhead_blocks, one.result.dhead_blocks);
+        EXPECT_TRUE(SameBits(whole.dhidden, one.dhidden));
+        EXPECT_TRUE(SameBits(whole.da, one.da) && SameBits(whole.db, one.db));
+        // Up and down again, and once more what was put off; as it was announced.
+        HeadLossArgs args;
+        args.tokens = kTokens;
+        args.targets = targets.data();
+        args.head = blocks.ref();
+        args.source = &blocks;
+        args.grad_scale = 0.25f;
+        args.lora_r = kRank;
+        std::vector<float> gradient(one.dhidden);
+        args.dhidden = gradient.data();
+        args.dlora_b = gradient.data();
+        args.skip_below = skip;
+        std::vector<int64_t> order = {0, 256, 512, 512, 256, 0};
+        if (skip > 0) order.push_back(0);
+        EXPECT_EQ(HeadLossOrder(*ctx, args), order);
+        EXPECT_EQ(blocks.order, order);
+      }
+    }
+  }
+}
+
+TEST_P(PackedHeadLoss, ABlockThatCannotBeHadEndsTheLoss) {
+  const PackedMatrix head = Head(8, 0, 128);
+  for (int64_t at : {1, 3, 5}) {
+    OneBlock blocks(head.Ref());
+    blocks.fail_at = at;
+    Run(*ctx, blocks.ref(), BackwardMode::kInteger, 0, &blocks);
+    EXPECT_EQ(std::ssize(blocks.order), at);
   }
 }
 
