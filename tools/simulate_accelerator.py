@@ -32,14 +32,17 @@ def cell(p, base=None):
 
 FIXED = ["--order", "row", "--no-split", "--no-overlap"]
 LUC = ["--bits", "4", "--sparsity", "0.5", "--head-bits", "8"]
+# Every quarter of the layers a window, rank 8 as LoRA's, gradients in floats.
+EDGE = ["--method", "edge", "--exits", "4", "--first-layer", "0", "--rank", "8",
+        "--head-lora-rank", "0", "--backward", "exact"]
 STEPS = [
     ("vanilla", ["--method", "lora", "--bits", "16", *FIXED]),
     ("+ LUC (4 bits, 50% zero)", ["--method", "lora", *LUC, *FIXED]),
     ("+ tuning the last 8 layers, trunk computed each step",
      ["--method", "last-n", "--last-layers", "8", *LUC, *FIXED]),
     ("+ scheduling", ["--method", "last-n", "--last-layers", "8", *LUC]),
-    ("+ cached trunk (adaptive layer tuning)", ["--method", "edge", *LUC, *FIXED]),
-    ("+ scheduling", ["--method", "edge", *LUC]),
+    ("+ cached trunk (adaptive layer tuning)", [*EDGE, *LUC, *FIXED]),
+    ("+ scheduling", [*EDGE, *LUC]),
     ("vanilla with scheduling", ["--method", "lora", "--bits", "16"]),
 ]
 
@@ -82,7 +85,7 @@ def main():
         print("|---|---|---|---|---|---|")
         for name, options in (("lora, 16 bits", ["--method", "lora", "--bits", "16"]),
                               ("lora, 4 bits 50%", ["--method", "lora", *LUC]),
-                              ("edge, 4 bits 50%", ["--method", "edge", *LUC])):
+                              ("edge, 4 bits 50%", [*EDGE, *LUC])):
             for memory in ("8GB", "4GiB", "2GiB"):
                 device = devices[-1]
                 row = plan(args.edgewise, device, args.shape, *options, "--memory", memory,

@@ -79,8 +79,8 @@ class Bench : public Command {
         "instead of --shape");
     app.add_option("--memory", memory_,
                    "tune --method edge --base: most resident memory; weights are read as needed");
-    app.add_option("--method", method_, "tune: lora, last-n, full or edge")
-        ->check(CLI::IsMember({"lora", "last-n", "full", "edge"}))
+    app.add_option("--method", method_, "tune: edge, lora, last-n or full")
+        ->check(CLI::IsMember({"edge", "lora", "last-n", "full"}))
         ->capture_default_str();
     app.add_option("--last-layers", last_layers_, "tune --method last-n: layers")
         ->check(CLI::PositiveNumber)
@@ -110,7 +110,9 @@ class Bench : public Command {
         ->check(CLI::Range(0, 64));
     app.add_flag("--recompute,--gradient-checkpointing", recompute_,
                  "tune: keep layer inputs only");
-    app.add_option("--steps", steps_, "Measured steps (tune), runs (prefill) or tokens (decode)")
+    app.add_option("--steps", steps_,
+                   "Measured steps (tune; edge: --documents and --epochs), runs (prefill) or "
+                   "tokens (decode)")
         ->check(CLI::PositiveNumber);
     app.add_option("--seq,--tokens", tokens_, "Tokens of a step, a prompt, or of context")
         ->check(CLI::PositiveNumber)
@@ -205,6 +207,11 @@ class Bench : public Command {
   // The figure is of the whole run: making the trunk's states is part of it.
   Status RunEdge(Invocation& inv, const model::Model& model) {
     edge_.rank = rank_ == kDefaultRank ? 0 : rank_;
+    if (steps_ > 0) {
+      return InvalidArgument(
+          "--steps is for the other methods (--method lora, ...): edge makes --epochs passes over "
+          "--documents");
+    }
     if (!edge_.edge.distill.empty()) return InvalidArgument("--distill is for tune");
     if (edge_.edge.paper_mode) {
       SetPaperMode(given_, &edge_.edge);
@@ -421,7 +428,7 @@ class Bench : public Command {
   EdgeBenchOptions edge_;
   std::function<Result<OrderedJson>()> compare_;  // of bench tune, once it is over
   int64_t vote_exits_ = 0;
-  std::string what_, shape_, base_, memory_, method_ = "lora", dtype_ = "fp32",
+  std::string what_, shape_, base_, memory_, method_ = "edge", dtype_ = "fp32",
                                              pattern_ = "unstructured", cache_type_ = "f32";
   int bits_ = 0, group_ = 64, act_group_ = -1, embedding_bits_ = 8;
   double sparsity_ = 0;

@@ -5,6 +5,7 @@
 
 #include "base/units.h"
 #include "cli/commands.h"
+#include "cli/edge_options.h"
 #include "formats/hf_dir.h"
 #include "io/env.h"
 #include "model/model.h"
@@ -62,8 +63,8 @@ class PlanCommand : public Command {
     app.add_option("model,-m,--model", model_, "Hugging Face directory, GGUF file or hub id");
     app.add_option("--shape", shape_, "Instead of a model, one of:" + shapes);
     app.add_option("--memory", memory_, "Most resident memory, for example 2GiB");
-    app.add_option("--method", method_, "lora, last-n, full, edge")
-        ->check(CLI::IsMember({"lora", "last-n", "full", "edge"}))
+    app.add_option("--method", method_, "edge, lora, last-n, full")
+        ->check(CLI::IsMember({"edge", "lora", "last-n", "full"}))
         ->capture_default_str();
     app.add_option("--tokens,--seq", tokens_, "Tokens of a micro-batch")
         ->check(CLI::PositiveNumber)
@@ -71,14 +72,25 @@ class PlanCommand : public Command {
     app.add_option("--micro-batches,--grad-accum", micro_batches_, "Micro-batches of a step")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    app.add_option("--rank,--lora-rank", options_.rank, "LoRA rank on all linears")
-        ->check(CLI::PositiveNumber)
-        ->capture_default_str();
+    app.add_option("--rank,--lora-rank", rank_, "LoRA rank on all linears (default: 8; edge: 32)")
+        ->check(CLI::PositiveNumber);
     app.add_option("--last-layers", options_.last_layers, "last-n: layers")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    app.add_option("--exits", options_.exits, "edge: exits (default: 4)")
+    app.add_option("--exits", exits_, "edge: windows, each with its exit; the last is planned")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    app.add_option(
+           "--first-layer", first_layer_,
+           "edge: layers below this one are never tuned (default: the lower three quarters)")
         ->check(CLI::NonNegativeNumber);
+    app.add_option("--head-lora-rank", head_rank_,
+                   "edge: LoRA on the head; 0: none (default: the rank of the window)")
+        ->check(CLI::Range(0, 4096));
+    app.add_option("--backward", backward_,
+                   "edge: gradients through packed weights in fp32 (exact) or int8 (integer)")
+        ->check(CLI::IsMember({"exact", "integer"}))
+        ->capture_default_str();
     app.add_option("--supervised", options_.supervised, "Share of the tokens that carry loss")
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
@@ -132,6 +144,14 @@ class PlanCommand : public Command {
       search_.memory_limit =
           device.memory().bytes > 0 ? device.memory().bytes : device.memory_limit;
     }
+    const bool edge = options_.method == model::WorkloadMethod::kEdge;
+    options_.rank = rank_ > 0 ? rank_ : edge ? kEdgeRank : 8;
+    if (edge) {
+      options_.exits = exits_;
+      options_.first_layer = first_layer_ >= 0 ? first_layer_ : config.num_layers() * 3 / 4;
+      options_.head_rank = head_rank_ >= 0 ? head_rank_ : options_.rank;
+      options_.integer_backward = backward_ == "integer";
+    }
     search_.tokens = tokens_ * micro_batches_;
     search_.max_tokens = tokens_;
     search_.split_batches = !no_split_;
@@ -162,8 +182,10 @@ class PlanCommand : public Command {
   }
 
  private:
-  std::string model_, shape_, memory_, method_ = "lora", device_, order_ = "any", svg_, output_;
+  std::string model_, shape_, memory_, method_ = "edge", device_, order_ = "any", svg_, output_;
+  std::string backward_ = "integer";
   int64_t tokens_ = 512, micro_batches_ = 1;
+  int64_t exits_ = 1, rank_ = 0, head_rank_ = -1, first_layer_ = -1;  // the last three: not named
   bool no_split_ = false, no_overlap_ = false;
   model::WorkloadOptions options_;
   schedule::SearchOptions search_;

@@ -294,7 +294,7 @@ class Describer {
     int64_t trained = 0;
     // A step of an explicit window updates that window; its caller knows the other states.
     const bool windows = o_.method == WorkloadMethod::kEdge && o_.window.end < 0;
-    for (int64_t l = windows ? 0 : train_from; l < end; ++l) {
+    for (int64_t l = windows ? o_.first_layer : train_from; l < end; ++l) {
       for (LinearKind kind : kAllLinears) {
         const LinearShape s = ShapeOf(c_, kind);
         trained += Full() ? s.in * s.out : o_.rank * (s.in + s.out);
@@ -359,9 +359,14 @@ Result<plan::Workload> DescribeStep(const ModelConfig& config, const Model* mode
     begin = o.trunk ? 0 : train_from;
     end = o.window.end;
   } else if (o.method == WorkloadMethod::kEdge) {
-    const int64_t exits = o.exits > 0 ? o.exits : std::min<int64_t>(4, layers);
-    if (exits > layers) return InvalidArgument(fmt::format("{} exits of {} layers", exits, layers));
-    begin = train_from = (2 * (exits - 1) * layers + exits) / (2 * exits);
+    if (o.first_layer < 0 || o.first_layer >= layers) {
+      return InvalidArgument(
+          fmt::format("tuning from layer {} on in a model of {} layers", o.first_layer, layers));
+    }
+    const int64_t tuned = layers - o.first_layer;
+    const int64_t exits = o.exits > 0 ? o.exits : std::min<int64_t>(4, tuned);
+    if (exits > tuned) return InvalidArgument(fmt::format("{} exits of {} layers", exits, tuned));
+    begin = train_from = o.first_layer + (2 * (exits - 1) * tuned + exits) / (2 * exits);
   }
   Describer describer(config, model, o);
   EW_RETURN_IF_ERROR(describer.ReadForms());

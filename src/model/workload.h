@@ -26,7 +26,9 @@ struct WorkloadOptions {
   int64_t micro_batches = 1;
   int64_t rank = 8;
   int64_t last_layers = 16;
-  int64_t exits = 0;  // kEdge: 0 is min(4, layers); the step described is that of the last window
+  // kEdge: 0 is min(4, tuned layers); the step described is that of the last window.
+  int64_t exits = 0;
+  int64_t first_layer = 0;      // kEdge: layers below this one are never tuned
   LayerRange window = {0, -1};  // kEdge: this window instead (end >= 0)
   bool trunk = false;           // kEdge: the layers below the window are computed in the step
   int64_t head_rank = 0;        // kEdge: LoRA on the head

@@ -105,11 +105,21 @@ says stranger "vocabulary"
 run 0 whole "${args[@]}" --whole-head --head-skip 0 -o "$WORK/wholehead"
 check whole "abs(j['valid_loss'] - $(json one "j['valid_loss']")) < 0.02"
 
+# plan and bench tune take the method and the choices of tune for granted.
+planned=(plan "$model" --device devices/edge-llm-accelerator.json --json --quiet)
+run 0 planned "${planned[@]}"
+run 0 choices "${planned[@]}" --method edge --exits 1 --first-layer 1 --rank 32 --head-lora-rank 32 \
+  --backward integer
+[ "$(json planned "(j['workload']['method'], j['predicted_peak_bytes'])")" = \
+  "$(json choices "('edge', j['predicted_peak_bytes'])")" ] || fail "plan has other defaults than tune"
+run 1 steps bench tune --shape smollm2-135m --steps 2
+says steps "--method lora"
+
 # Measured within a memory limit, on a base whose weights are read as they are needed.
 run 0 base random-base --shape smollm2-135m --bits 4 --group 64 -o "$WORK/base" --quiet
-bench=(bench tune --method edge --tokens 64 --documents 2 --epochs 2 --rank 4 --json --quiet)
+bench=(bench tune --tokens 64 --documents 2 --epochs 2 --rank 4 --json --quiet)
 run 0 limit "${bench[@]}" --base "$WORK/base" --memory 110MiB
-check limit "j['peak_rss_bytes'] <= 110 << 20 and j['weight_budget'] < j['weight_bytes']"
+check limit "j['method'] == 'edge' and j['peak_rss_bytes'] <= 110 << 20 and j['weight_budget'] < j['weight_bytes']"
 run 3 tight "${bench[@]}" --base "$WORK/base" --memory 20MiB
 run 1 two "${bench[@]}" --base "$WORK/base" --shape smollm2-135m
 run 1 nobase "${bench[@]}" --shape smollm2-135m --memory 1GiB

@@ -27,7 +27,7 @@ run 0 edge tune "$model" --data "$WORK/data" --max-steps 6 --batch-size 8 --grad
   --eval-every 2 --method edge --exits 2 --trunk cumulative --first-layer 0 --rank 4 \
   --memory 256MiB --report-samples 0 -o "$WORK/edge" --json
 run 0 plan plan "$model" --device devices/edge-llm-accelerator.json --method edge --exits 2 \
-  -o "$WORK/plan.json"
+  --first-layer 0 -o "$WORK/plan.json"
 # Losses as small as those of a task that was learned well: their ticks are wide.
 python3 - "$WORK/edge/edgewise.json" <<'EOP'
 import json, sys
