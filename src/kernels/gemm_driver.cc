@@ -1,6 +1,7 @@
 #include "kernels/gemm_driver.h"
 
 #include <algorithm>
+#include <cassert>
 #include <limits>
 
 #include "base/checked.h"
@@ -48,7 +49,8 @@ void ScaleOnly(ExecContext& ctx, int64_t m, int64_t n, float* c, int64_t ldc, Ac
 }  // namespace
 
 void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const GemmA& a,
-          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc, GemmFewRows few) {
+          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc, GemmFewRows few, GemmGaps gaps) {
+  assert(gaps == GemmGaps::kNone || few.k == kGemmKBlock);
   if (m <= 0 || n <= 0) return;
   if (k <= 0) return ScaleOnly(ctx, m, n, c, ldc, acc);
   const KernelTable& t = TableFor(ctx.isa());
@@ -87,18 +89,22 @@ void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const 
         const int64_t i0 = task / column_tasks * part.rows;
         const int64_t nn = std::min(part.columns, n - j0), rows = std::min(part.rows, mm - i0);
         const int64_t pack_k = direct ? few.k : kGemmKBlock;
-        auto* packed_b = static_cast<float*>(ctx.Scratch(
-            worker, static_cast<size_t>(RoundUp(nn, t.nr) * std::min(pack_k, k)) * sizeof(float)));
+        const int64_t packed_floats = RoundUp(nn, t.nr) * std::min(pack_k, k);
+        const int64_t masks = gaps == GemmGaps::kNone ? 0 : CeilDiv(nn, t.nr);
+        auto* packed_b = static_cast<float*>(
+            ctx.Scratch(worker, static_cast<size_t>(packed_floats) * sizeof(float) +
+                                    static_cast<size_t>(masks) * sizeof(uint16_t)));
+        auto* steps = masks == 0 ? nullptr : reinterpret_cast<uint16_t*>(packed_b + packed_floats);
         int64_t packed_end = r0, packed_begin = r0;
         for (int64_t k0 = r0; k0 < r1; k0 += kGemmKBlock) {
           const int64_t kk = std::min(kGemmKBlock, r1 - k0);
           if (k0 == packed_end) {
             packed_begin = k0;
             packed_end = std::min(k0 + pack_k, r1);
-            pack_b(j0, nn, k0, packed_end - k0, packed_b);
+            pack_b(j0, nn, k0, packed_end - k0, packed_b, steps);
           }
           const BPanels b = {packed_b + (k0 - packed_begin) * t.nr,
-                             (packed_end - packed_begin) * t.nr, t.nr};
+                             (packed_end - packed_begin) * t.nr, t.nr, steps};
           const bool add = acc == Accumulate::kAdd || k0 > 0;
           float* out = c + (m0 + i0) * ldc + j0;
           if (direct) {

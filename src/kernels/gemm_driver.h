@@ -21,8 +21,11 @@ struct GemmA {
 };
 
 // Writes columns n0 .. n0+nn-1 of rows k0 .. k0+kk-1 of B as panels (KernelTable::pack_b): n0 is a
-// multiple of nr. kk is at most kGemmKBlock, or GemmFewRows::k. Called from any thread.
-using PackBFn = FunctionRef<void(int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out)>;
+// multiple of nr. kk is at most kGemmKBlock, or GemmFewRows::k. Called from any thread. `steps`:
+// null, or (GemmGaps) where to say for each of these panels which of its steps are there
+// (BPanels::steps); others need not be written.
+using PackBFn =
+    FunctionRef<void(int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out, uint16_t* steps)>;
 
 // With few rows (kGemmDirectRows) memory is what is waited for: how much of B one call then packs,
 // so that its source is read in long runs. Multiples of nr and of kGemmKBlock.
@@ -32,8 +35,12 @@ struct GemmFewRows {
 };
 inline constexpr int64_t kGemmDirectRows = 16;
 
+// Whether PackBFn says what B lacks. GemmFewRows::k is then kGemmKBlock.
+enum class GemmGaps : bool { kNone, kSome };
+
 // C[m,n] (+)= alpha A B.
 void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const GemmA& a,
-          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc, GemmFewRows few = {});
+          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc, GemmFewRows few = {},
+          GemmGaps gaps = GemmGaps::kNone);
 
 }  // namespace edgewise::kernels

@@ -24,7 +24,11 @@ struct BPanels {
   const float* data = nullptr;
   int64_t panel_stride = 0;
   int64_t k_stride = 0;
+  // Per panel, bit s: steps [16 s, 16 s + 16) are there. Others are zeros that are neither read nor
+  // multiplied. Null: all are there. Products of at most 256 steps.
+  const uint16_t* steps = nullptr;
 };
+inline constexpr int64_t kBStepRun = 16;
 
 // Keys of one attention tile.
 inline constexpr int64_t kAttentionKeys = 64;
@@ -93,6 +97,8 @@ struct KernelTable {
   void (*pack_a)(ALayout layout, const float* src, int64_t ld, int64_t m, int64_t k, float* out);
   // C[m,n] = (add ? C : 0) + alpha A B. Each element is one chain of multiply-adds over p = 0 ..
   // k-1 from zero, then one multiply-add with alpha; it does not depend on m, n or the layouts.
+  // Absent steps of B (BPanels::steps) are left out of the chain, which is the same bits as zeros
+  // there if A is finite and no product underflows (then the sign of a zero may differ).
   void (*multiply)(int64_t m, int64_t n, int64_t k, ALayout a_layout, const float* a,
                    int64_t a_stride, const BPanels& b, float alpha, float* c, int64_t ldc,
                    bool add);

@@ -73,7 +73,7 @@ void MatMulNT(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, co
   }
   const KernelTable& t = TableFor(ctx.isa());
   Gemm(ctx, m, n, k, alpha, {a, lda, ALayout::kRowMajor},
-       [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out) {
+       [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out, uint16_t*) {
          t.pack_b_transposed(b.dtype, At(b, n0, k0), b.ld, nn, kk, out);
        },
        c, ldc, acc, {32, kLongRun});
@@ -95,7 +95,7 @@ void MatMulNN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, co
     return ThinNT(ctx, m, n, k, alpha, a, lda, rows, k, c, ldc, acc);
   }
   Gemm(ctx, m, n, k, alpha, {a, lda, ALayout::kRowMajor},
-       [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out) {
+       [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out, uint16_t*) {
          t.pack_b(b.dtype, At(b, k0, n0), b.ld, nn, kk, out);
        },
        c, ldc, acc, {256, kGemmKBlock});
@@ -109,7 +109,7 @@ void MatMulTN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, co
   }
   Gemm(
       ctx, m, n, k, alpha, {a, lda, ALayout::kKMajor},
-      [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out) {
+      [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out, uint16_t*) {
         t.pack_b(DType::kF32, b + k0 * ldb + n0, ldb, nn, kk, out);
       },
       c, ldc, acc);

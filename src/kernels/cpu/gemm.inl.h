@@ -11,28 +11,43 @@ constexpr int kNr = kNv * kLanes;
 // Rows read straight from a row-major A: no more streams than ways in a level 1 cache.
 constexpr int kRowMr = kMr < 8 ? kMr : 8;
 
-template <int kRows, bool kRowMajorA>
+// kGaps: only the steps of k that `steps` (BPanels::steps) names.
+template <int kRows, bool kRowMajorA, bool kGaps>
 void Tile(int64_t k, const float* a, int64_t a_stride, const float* b, int64_t b_stride,
-          float alpha, float* c, int64_t ldc, bool add, int64_t columns) {
+          float alpha, float* c, int64_t ldc, bool add, int64_t columns, uint32_t steps) {
   Vec acc[kRows][kNv];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (int j = 0; j < kNv; ++j) acc[i][j] = Set1(0.0f);
   }
-  for (int64_t p = 0; p < k; ++p) {
-    Vec bv[kNv];
-#pragma GCC unroll 4
-    for (int j = 0; j < kNv; ++j) bv[j] = Load(b + j * kLanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      const Vec ai = Set1(kRowMajorA ? a[i * a_stride] : a[i]);
-#pragma GCC unroll 4
-      for (int j = 0; j < kNv; ++j) acc[i][j] = Fma(ai, bv[j], acc[i][j]);
+  const float *a0 = a, *b0 = b;
+  int64_t end = k;
+  // Once around, or once per named run.
+  do {
+    int64_t p = 0;
+    if constexpr (kGaps) {
+      if (steps == 0) break;
+      p = __builtin_ctz(steps) * kBStepRun;
+      steps &= steps - 1;
+      end = k - p < kBStepRun ? k : p + kBStepRun;
+      a = a0 + p * (kRowMajorA ? 1 : a_stride);
+      b = b0 + p * b_stride;
     }
-    a += kRowMajorA ? 1 : a_stride;
-    b += b_stride;
-  }
+    for (; p < end; ++p) {
+      Vec bv[kNv];
+#pragma GCC unroll 4
+      for (int j = 0; j < kNv; ++j) bv[j] = Load(b + j * kLanes);
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        const Vec ai = Set1(kRowMajorA ? a[i * a_stride] : a[i]);
+#pragma GCC unroll 4
+        for (int j = 0; j < kNv; ++j) acc[i][j] = Fma(ai, bv[j], acc[i][j]);
+      }
+      a += kRowMajorA ? 1 : a_stride;
+      b += b_stride;
+    }
+  } while (kGaps);
   const Vec scale = Set1(alpha);
   if (columns == kNr) {
 #pragma GCC unroll 16
@@ -59,24 +74,27 @@ void Tile(int64_t k, const float* a, int64_t a_stride, const float* b, int64_t b
 }
 
 using TileFn = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float, float*,
-                        int64_t, bool, int64_t);
+                        int64_t, bool, int64_t, uint32_t);
 
 // Entry [rows - 1].
-template <bool kRowMajorA, int... kIndex>
+template <bool kRowMajorA, bool kGaps, int... kIndex>
 struct TileTable {
-  static constexpr TileFn kFns[] = {Tile<kIndex + 1, kRowMajorA>...};
+  static constexpr TileFn kFns[] = {Tile<kIndex + 1, kRowMajorA, kGaps>...};
 };
-template <bool kRowMajorA, int kCount, int... kIndex>
-struct MakeTileTable : MakeTileTable<kRowMajorA, kCount - 1, kCount - 1, kIndex...> {};
-template <bool kRowMajorA, int... kIndex>
-struct MakeTileTable<kRowMajorA, 0, kIndex...> : TileTable<kRowMajorA, kIndex...> {};
+template <bool kRowMajorA, bool kGaps, int kCount, int... kIndex>
+struct MakeTileTable : MakeTileTable<kRowMajorA, kGaps, kCount - 1, kCount - 1, kIndex...> {};
+template <bool kRowMajorA, bool kGaps, int... kIndex>
+struct MakeTileTable<kRowMajorA, kGaps, 0, kIndex...> : TileTable<kRowMajorA, kGaps, kIndex...> {};
 
 void Multiply(int64_t m, int64_t n, int64_t k, ALayout a_layout, const float* a, int64_t a_stride,
               const BPanels& b, float alpha, float* c, int64_t ldc, bool add) {
   const bool row_major = a_layout == ALayout::kRowMajor;
   const int step = row_major ? kRowMr : kMr;
-  const TileFn* tiles =
-      row_major ? MakeTileTable<true, kRowMr>::kFns : MakeTileTable<false, kMr>::kFns;
+  const bool gaps = b.steps != nullptr;
+  const TileFn* tiles = row_major ? gaps ? MakeTileTable<true, true, kRowMr>::kFns
+                                         : MakeTileTable<true, false, kRowMr>::kFns
+                        : gaps    ? MakeTileTable<false, true, kMr>::kFns
+                                  : MakeTileTable<false, false, kMr>::kFns;
   for (int64_t i = 0; i < m; i += step) {
     const int rows = static_cast<int>(m - i < step ? m - i : step);
     const float* ai = a;
@@ -112,7 +130,7 @@ void Multiply(int64_t m, int64_t n, int64_t k, ALayout a_layout, const float* a,
         __builtin_prefetch(c + (i + r) * ldc + j + kNr - 1, 1);
       }
       tile(k, ai, stride, bj, b.k_stride, alpha, c + i * ldc + j, ldc, add,
-           n - j < kNr ? n - j : kNr);
+           n - j < kNr ? n - j : kNr, gaps ? b.steps[j / kNr] : 0);
     }
   }
 }

@@ -247,8 +247,27 @@ PackedPanels::PackedPanels(ExecContext& ctx, const PackedMatrix& w, RowRange ran
       table_(Int8TableFor(ctx.isa())),
       cursors_(AllCursors(ctx, TileReader(w, table_), w, range)) {}
 
+void PackedPanels::Stored(int64_t col, int64_t cols, int64_t row, int64_t rows, int64_t nr,
+                          uint16_t* steps) const {
+  static_assert(kTileRows == kBStepRun);
+  const int64_t panels = CeilDiv(cols, nr);
+  std::fill_n(steps, panels, uint16_t{0});
+  const int64_t tile0 = (range_.begin + row) / kTileRows;
+  const int64_t block_cols = w_.format().block_cols;
+  for (int64_t t = 0; t * kTileRows < rows; ++t) {
+    for (int64_t b = w_.index(tile0 + t); b < w_.index(tile0 + t + 1); ++b) {
+      const int64_t begin = int64_t{w_.block(b)} * block_cols - col;
+      const int64_t end = std::min(begin + block_cols, cols);
+      for (int64_t p = std::max<int64_t>(0, begin) / nr; p * nr < end; ++p) {
+        steps[p] = static_cast<uint16_t>(steps[p] | 1u << t);
+      }
+    }
+  }
+}
+
 void PackedPanels::Pack(int64_t col, int64_t cols, int64_t row, int64_t rows, int64_t nr,
-                        float* out) const {
+                        float* out, uint16_t* steps) const {
+  if (steps != nullptr) Stored(col, cols, row, rows, nr, steps);
   const PackedFormat& f = w_.format();
   const TileReader reader(w_, table_);
   const int64_t tile0 = range_.begin / kTileRows;
@@ -264,25 +283,31 @@ void PackedPanels::Pack(int64_t col, int64_t cols, int64_t row, int64_t rows, in
       reader.ReadPair(tile0 + tile, 2 * pair, units, CursorAt(cursors_, w_, tile, pair), codes,
                       owner);
       for (int64_t u = 0; u < units; ++u) {
-        if (owner[u] >= 0) reader.HalfFactors(owner[u], 2 * pair + u, scales, mins);
-        uint8_t* unit = codes + u * kUnitElements;
-        if (f.bits == 8 && table_.signed8) {
-          for (int64_t i = 0; i < kUnitElements; ++i) unit[i] ^= 0x80;
+        const bool absent = owner[u] < 0;
+        if (absent) {
+          std::memset(values, 0, sizeof values);
+        } else {
+          reader.HalfFactors(owner[u], 2 * pair + u, scales, mins);
+          uint8_t* unit = codes + u * kUnitElements;
+          if (f.bits == 8 && table_.signed8) {
+            for (int64_t i = 0; i < kUnitElements; ++i) unit[i] ^= 0x80;
+          }
+          table_.transpose(unit, halves[0], halves[1]);
         }
-        table_.transpose(unit, halves[0], halves[1]);
         for (int64_t h = 0; h < 2; ++h) {
           const int64_t c0 = (2 * pair + u) * kUnitCols + 16 * h - col;
           if (c0 <= -16 || c0 >= cols) continue;
-          if (owner[u] < 0) {
-            std::memset(values, 0, sizeof values);
-          } else {
+          if (!absent) {
             table_.dequantize(halves[h], f.zero(), scales + 16 * h,
                               f.has_min ? mins + 16 * h : nullptr, values, 16);
           }
           // Panels are narrower (8) or as wide or wider than a half.
           for (int64_t j = 0; j < 16; j += std::min<int64_t>(nr, 16)) {
             if (c0 + j < 0 || c0 + j >= cols) continue;
-            float* to = out + (c0 + j) / nr * panel_stride + r * nr + (c0 + j) % nr;
+            const int64_t panel = (c0 + j) / nr;
+            // Some panel that a block meets may need the zeros beside it.
+            if (absent && steps != nullptr && (steps[panel] >> (r / kTileRows) & 1) == 0) continue;
+            float* to = out + panel * panel_stride + r * nr + (c0 + j) % nr;
             for (int64_t i = 0; i < valid; ++i) {
               std::memcpy(to + i * nr, values + i * 16 + j,
                           static_cast<size_t>(std::min<int64_t>(nr, 16)) * sizeof(float));
@@ -308,10 +333,11 @@ void PackedBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t l
   Gemm(
       ctx, m, w.cols(), std::max<int64_t>(0, range.end - range.begin), 1.0f,
       {dy, lddy, ALayout::kRowMajor},
-      [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out) {
-        panels.Pack(n0, nn, k0, kk, nr, out);
+      [&](int64_t n0, int64_t nn, int64_t k0, int64_t kk, float* out, uint16_t* steps) {
+        panels.Pack(n0, nn, k0, kk, nr, out, steps);
       },
-      dx, lddx, acc);
+      dx, lddx, acc, {},
+      w.format().structure == Structure::kBlock ? GemmGaps::kSome : GemmGaps::kNone);
 }
 
 }  // namespace edgewise::kernels

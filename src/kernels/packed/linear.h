@@ -53,6 +53,8 @@ void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
 // re-rounded to 8 bits within the row's range), dY S is rounded to int8 per token and 128 outputs,
 // nearest or stochastically (unbiased), sums are exact integers, added one after the other to zero
 // or dX.
+// Absent blocks (kBlock) are left out either way: a dY that is not finite spoils what its stored
+// blocks reach.
 void PackedBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy,
                          const PackedMatrix& w, RowRange range, float* dx, int64_t lddx,
                          Accumulate acc, const LinearBackwardOptions& options);
@@ -67,10 +69,15 @@ class PackedPanels {
  public:
   PackedPanels(ExecContext& ctx, const PackedMatrix& w, RowRange range);
   // Rows count from the range's begin. Any thread; row is a multiple of 16, col of
-  // min(nr, 16); nr is 8, 16 or a multiple of 16.
-  void Pack(int64_t col, int64_t cols, int64_t row, int64_t rows, int64_t nr, float* out) const;
+  // min(nr, 16); nr is 8, 16 or a multiple of 16. `steps`: null, or (kBlock, rows <= 256) receives
+  // which 16 rows of each panel meet a stored block (BPanels::steps); the others are not written.
+  void Pack(int64_t col, int64_t cols, int64_t row, int64_t rows, int64_t nr, float* out,
+            uint16_t* steps) const;
 
  private:
+  void Stored(int64_t col, int64_t cols, int64_t row, int64_t rows, int64_t nr,
+              uint16_t* steps) const;
+
   const PackedMatrix& w_;
   RowRange range_;
   const struct Int8Table& table_;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
 #include "kernels/packed/ref/packed_linear.h"
 #include "kernels/packed/test_matrices.h"
@@ -186,6 +187,41 @@ TEST_P(PackedIsa, ExactBackwardEqualsDenseWeights) {
           // One rounding of 2^-24 of the sum so far per addition, two for the final one.
           const double bound = static_cast<double>(d.rows + 2) * 0x1p-24 * magnitude;
           ASSERT_NEAR(dx[static_cast<size_t>(i * d.cols + c)], sum, bound);
+        }
+      }
+    }
+  }
+}
+
+// Absent blocks are left out of the sums: the same bits as multiplying by their zeros.
+TEST_P(PackedIsa, ExactBackwardLeavesOutAbsentBlocks) {
+  const auto ctx = Context(GetParam(), 2);
+  const int64_t rows = 330, cols = 620;
+  for (const int block : {32, 64, 128, 256}) {
+    for (const double density : {0.0, 0.1, 0.6}) {
+      PackedFormat f;
+      f.rows = rows;
+      f.cols = cols;
+      f.structure = Structure::kBlock;
+      f.block_cols = block;
+      f.group = block == 64 ? 0 : 32;
+      f.bits = block == 128 ? 8 : 4;
+      f.has_min = block == 256;
+      SCOPED_TRACE(Describe(f) + " density " + std::to_string(density));
+      Rng rng(kSeed, RngStream::kTest);
+      Result<PackedMatrix> w = PackFromQuantized(f, MakeRandomPacked(f, rng, density).View(f));
+      ASSERT_TRUE(w.ok()) << w.status().message();
+      std::vector<float> dense(static_cast<size_t>(rows * cols));
+      w->UnpackRows(0, rows, dense.data(), cols);
+      for (const int64_t m : {1, 7, 16, 61}) {
+        const std::vector<float> dy = RandomMatrix(m, rows, rng);
+        const std::vector<float> before = RandomMatrix(m, cols, rng);
+        for (const Accumulate acc : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+          std::vector<float> want = before, got = before;
+          LinearBackwardInput(*ctx, m, dy.data(), rows, WeightRef::Dense(dense.data(), rows, cols),
+                              want.data(), cols, acc);
+          LinearBackwardInput(*ctx, m, dy.data(), rows, w->Ref(), got.data(), cols, acc);
+          EXPECT_EQ(0, std::memcmp(got.data(), want.data(), got.size() * sizeof(float)));
         }
       }
     }
