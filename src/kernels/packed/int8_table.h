@@ -95,6 +95,7 @@ struct TileDecode {
   int position_bits = 0;
   int block_steps = 0;
   int32_t bases[3] = {};
+  int64_t stored_halves = 0;  // of compressed units of the tile, 4 steps each
   const Segment* segments = nullptr;
   int64_t segment_count = 0;
   const Run* runs = nullptr;
@@ -137,7 +138,8 @@ struct Int8Table {
   void (*tile_product)(const TileProduct& p);
   void (*decode_dense)(const TileDecode& d);
   void (*decode_sparse)(const TileDecode& d);
-  // Segments are whole halves (4 steps) of compressed units; 16 columns are 1 to 3 whole steps.
+  // Segments are whole halves (4 steps) of compressed units, but for what the last lacks beyond the
+  // matrix; 16 columns are 1 to 3 whole steps.
   void (*decode_nm)(const TileDecode& d);
 
   // codes [units][8 steps][16][4] from dense units; 8-bit codes as `signed8` says.

@@ -73,6 +73,7 @@ class RowForward {
     if (f_.structure == Structure::kNM) {
       d_.position_bits = NmIndexBits(f_.nm_m);
       d_.block_steps = 4 * f_.nm_n / f_.nm_m;
+      d_.stored_halves = 2 * call.w.layout().value_units;
       for (int i = 0; i < 4 * d_.block_steps; ++i) {
         d_.bases[i / 4] |= i / f_.nm_n * f_.nm_m << (8 * (i % 4));
       }

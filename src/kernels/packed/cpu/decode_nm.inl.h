@@ -37,8 +37,9 @@ void DecodeNmKernel(const TileDecode& d) {
   for (int64_t g = 0; g < d.segment_count; ++g) {
     const Segment seg = d.segments[g];
     const Run run = d.runs[seg.first_run];
-    // Whole halves; what lies beyond the matrix is zero.
-    const int64_t halves = (run.steps / 4 * d.block_steps + 3) / 4;
+    // Whole halves. The last segment may end beyond the matrix, where nothing is stored.
+    int64_t halves = (run.steps / 4 * d.block_steps + 3) / 4;
+    if (halves > d.stored_halves - half) halves = d.stored_halves - half;
     const int8_t* a = d.a + int64_t{4} * run.step;
     VI acc[4][kVecs], picked[4][kVecs];
 #pragma GCC unroll 4
