@@ -188,8 +188,8 @@ class IntegerBackward {
       Merge(segments, count, runs);
       p.segment_count = count;
       p.Describe();
-      for (int64_t i = 0; i < rows; i += kMaxProductRows) {
-        p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
+      for (int64_t i = 0; i < rows; i += kRowsPerCall) {
+        p.rows = static_cast<int>(std::min<int64_t>(kRowsPerCall, rows - i));
         p.a = dy_.q + (row0 + i) * dy_.stride;
         p.sums = dy_.sums + (row0 + i) * dy_.sums_stride;
         p.a_scales = dy_.scales + (row0 + i) * dy_.scales_stride;

@@ -91,8 +91,8 @@ void BlockProduct::Forward(const QuantizedRows& x, int64_t row, int64_t rows, in
       p.segment_count = chunks_[c + 1] - chunks_[c];
       p.fresh = c == 0;
       p.Describe();
-      for (int64_t i = 0; i < rows; i += kMaxProductRows) {
-        p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
+      for (int64_t i = 0; i < rows; i += kRowsPerCall) {
+        p.rows = static_cast<int>(std::min<int64_t>(kRowsPerCall, rows - i));
         p.a = x.q + (row + i) * x.stride;
         p.sums = x.sums + (row + i) * x.sums_stride;
         p.a_scales = x.scales + (row + i) * x.scales_stride;
@@ -165,8 +165,8 @@ void BlockProduct::Backward(int64_t rows, int64_t columns, const float* p, int64
     for (int64_t c = 0; c < tiles; c += kAtOnce) {
       t.tiles = static_cast<int>(std::min(kAtOnce, tiles - c));
       t.w = panel + c * kPanelBytes;
-      for (int64_t i = 0; i < n; i += kMaxProductRows) {
-        t.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, n - i));
+      for (int64_t i = 0; i < n; i += kRowsPerCall) {
+        t.rows = static_cast<int>(std::min<int64_t>(kRowsPerCall, n - i));
         t.a = q + i * kRows;
         t.sums = sums + i * kSumsStride;
         t.a_scales = scales + i;

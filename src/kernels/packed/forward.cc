@@ -82,9 +82,9 @@ void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, 
   p.ldc = sums.ldc;
   p.fresh = fresh;
   p.Describe();
-  const int64_t part = CeilDiv(ahead.tiles * ahead.lines, CeilDiv(rows, int64_t{kMaxProductRows}));
-  for (int64_t i = 0; i < rows; i += kMaxProductRows) {
-    p.rows = static_cast<int>(std::min<int64_t>(kMaxProductRows, rows - i));
+  const int64_t part = CeilDiv(ahead.tiles * ahead.lines, CeilDiv(rows, int64_t{kRowsPerCall}));
+  for (int64_t i = 0; i < rows; i += kRowsPerCall) {
+    p.rows = static_cast<int>(std::min<int64_t>(kRowsPerCall, rows - i));
     p.a = call.x.q + (row0 + i) * call.x.stride;
     p.sums = call.x.sums + (row0 + i) * call.x.sums_stride;
     p.a_scales = call.x.scales + (row0 + i) * call.x.scales_stride;

@@ -9,3 +9,4 @@
 #include "kernels/packed/int8_table.h"
 
 #define EW_LAMBDA_INLINE __attribute__((always_inline))
+#define EW_NOINLINE __attribute__((noinline))

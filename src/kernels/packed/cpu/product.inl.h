@@ -30,213 +30,230 @@ enum class Sums { kAway, kKept, kKeptWithMins };
 // the bits of 1.5 * 2^23: they are then floats that much too large, and `zero` is subtracted in
 // fp32 at the end, exactly. Nothing is waited for at the start of a segment, and nothing is
 // converted.
+//
+// Tiles [tile, tile + T) and rows [row, row + blocks R).
 template <int T, int R, bool kSignedW, bool kGrouped, Sums kSums, int kSteps>
-void TileKernel(const TileProduct& product) {
+EW_NOINLINE void TileKernel(const TileProduct& product, int tile, int row, int blocks) {
   // A copy of our own: no store can change what is in it.
-  const TileProduct p = product;
+  TileProduct p = product;
+  p.w += tile * p.w_stride;
+  p.w_scales += tile * p.scale_stride;
+  if (kSums == Sums::kKeptWithMins) p.w_mins += tile * p.scale_stride;
+  p.a += row * p.a_stride;
+  p.sums += row * p.sums_stride;
+  p.a_scales += row * p.a_scales_stride;
+  p.c += row * p.ldc + int64_t{16} * tile;
   constexpr int S = Chains<T, R>(), kV = T * kVecs;
   constexpr bool kKeep = kSums != Sums::kAway;
   constexpr int32_t kMagic = 0x4b400000, kMinusMagic = kMagic - 0x7fffffff - 1;
-  const uint8_t* w = p.w;
   const int64_t w_stride = p.w_stride, a_stride = p.a_stride;
-  const float* old = p.fresh ? kZeros : p.c;
-  int64_t old_stride = p.fresh ? 0 : p.ldc;
-  // Results lie in the level 2 cache: on their way while the sums are made.
-  for (int r = 0; r < R; ++r) {
-    for (int t = 0; t < kV; ++t) __builtin_prefetch(p.c + r * p.ldc + t * kLanes);
-  }
-  VF span[kKeep ? R : 1][kV];
-  if constexpr (kKeep) {
-#pragma GCC unroll 8
+  for (; blocks > 0; --blocks) {
+    const uint8_t* w = p.w;
+    const float* old = p.fresh ? kZeros : p.c;
+    int64_t old_stride = p.fresh ? 0 : p.ldc;
+    // Results lie in the level 2 cache: on their way while the sums are made.
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-      for (int t = 0; t < kV; ++t) {
-        span[r][t] = kGrouped ? SetF(0.0f) : LoadF(old + r * old_stride + t * kLanes);
-      }
+      for (int t = 0; t < kV; ++t) __builtin_prefetch(p.c + r * p.ldc + t * kLanes);
     }
-  }
-  for (int64_t g = 0; g < p.segment_count; ++g) {
-    const Segment seg = p.segments[g];
-    const Run* run = p.runs + seg.first_run;
-    int32_t sums[R];
-    if constexpr (kSteps != 0) {
-      const auto begin = static_cast<uint32_t>(run->step) / 4;
+    VF span[kKeep ? R : 1][kV];
+    if constexpr (kKeep) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const int32_t* prefix = p.sums + r * p.sums_stride + begin;
-        sums[r] = prefix[kSteps / 4] - prefix[0];
-      }
-    } else {
-      for (int r = 0; r < R; ++r) sums[r] = 0;
-      for (const Run* x = run; x != run + seg.runs; ++x) {
-        const auto begin = static_cast<uint32_t>(x->step) / 4;
-        const auto end = begin + static_cast<uint32_t>(x->steps) / 4;
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-          sums[r] += p.sums[r * p.sums_stride + end] - p.sums[r * p.sums_stride + begin];
-          // Mostly one run: vector code for many would cost more than the whole segment.
-          __asm__("" : "+r"(sums[r]));
-        }
-      }
-    }
-    VI acc[S][R][kV];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const VI start = SetI(kSteps != 0 ? kMagic : -p.zero * sums[r]);
-#pragma GCC unroll 16
-      for (int t = 0; t < kV; ++t) {
-        acc[0][r][t] = start;
-#pragma GCC unroll 4
-        for (int u = 1; u < S; ++u) acc[u][r][t] = SetI(0);
-      }
-    }
-    // Two pointers for the rows: with one the compiler runs out of registers for the others.
-    const auto step = [&](const int8_t* a, const int8_t* a3, int u) EW_LAMBDA_INLINE {
-      VI wv[kV];
-#pragma GCC unroll 16
-      for (int t = 0; t < kV; ++t) {
-        wv[t] = LoadI(w + t / kVecs * w_stride + u * 64 + t % kVecs * kVecBytes);
-      }
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const VI av = BroadcastI((r < 3 ? a : a3) + r % 3 * a_stride + u * 4);
 #pragma GCC unroll 16
         for (int t = 0; t < kV; ++t) {
-          acc[u % S][r][t] = Dot<kSignedW>(acc[u % S][r][t], wv[t], av);
+          span[r][t] = kGrouped ? SetF(0.0f) : LoadF(old + r * old_stride + t * kLanes);
         }
       }
-    };
-    if constexpr (kSteps != 0) {
-      const int8_t* a = p.a + int64_t{4} * run->step;
-#pragma GCC unroll 1
-      for (int i = 0; i < kSteps; i += 8, w += 512, a += 32) {
-        const int8_t* a3 = a + 3 * a_stride;
-        __asm__("" : "+r"(a3));
-#pragma GCC unroll 8
-        for (int u = 0; u < 8; ++u) step(a, a3, u);
-      }
-    } else {
-      // At least one run of at least four steps: without a way around the loops the compiler keeps
-      // every sum in one register.
-      const Run* const last = run + seg.runs;
-      do {
-        const int8_t* a = p.a + int64_t{4} * run->step;
-        const int8_t* const end = a + int64_t{4} * run->steps;
-        do {
-#pragma GCC unroll 4
-          for (int u = 0; u < S; ++u) step(a, a + 3 * a_stride, u);
-          w += 64 * S;
-          a += 4 * S;
-        } while (a != end);
-      } while (++run != last);
     }
-    const int64_t group = int64_t{16} * seg.weight_group;
-    VF w_scales[kV];
-#pragma GCC unroll 16
-    for (int t = 0; t < kV; ++t) {
-      w_scales[t] = LoadF(p.w_scales + group + t / kVecs * p.scale_stride + t % kVecs * kLanes);
-    }
+    for (int64_t g = 0; g < p.segment_count; ++g) {
+      const Segment seg = p.segments[g];
+      const Run* run = p.runs + seg.first_run;
+      int32_t sums[R];
+      if constexpr (kSteps != 0) {
+        const auto begin = static_cast<uint32_t>(run->step) / 4;
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const VF minus = AsF(SetI(kMinusMagic + p.zero * sums[r]));
-#pragma GCC unroll 16
-      for (int t = 0; t < kV; ++t) {
-        VI total = acc[0][r][t];
-#pragma GCC unroll 4
-        for (int u = 1; u < S; ++u) total = AddI(total, acc[u][r][t]);
-        const VF exact = kSteps != 0 ? AddF(AsF(total), minus) : ToF(total);
-        if constexpr (kKeep) {
-          span[r][t] = FmaF(exact, w_scales[t], span[r][t]);
-        } else {
-          float* c = p.c + r * p.ldc + t * kLanes;
-          const VF before = LoadF(old + r * old_stride + t * kLanes);
-          if constexpr (kGrouped) {
-            const VF a_scale = SetF(p.a_scales[r * p.a_scales_stride + seg.act_group]);
-            StoreF(c, FmaF(MulF(exact, w_scales[t]), a_scale, before));
-          } else {
-            StoreF(c, FmaF(exact, w_scales[t], before));
+        for (int r = 0; r < R; ++r) {
+          const int32_t* prefix = p.sums + r * p.sums_stride + begin;
+          sums[r] = prefix[kSteps / 4] - prefix[0];
+        }
+      } else {
+        for (int r = 0; r < R; ++r) sums[r] = 0;
+        for (const Run* x = run; x != run + seg.runs; ++x) {
+          const auto begin = static_cast<uint32_t>(x->step) / 4;
+          const auto end = begin + static_cast<uint32_t>(x->steps) / 4;
+#pragma GCC unroll 8
+          for (int r = 0; r < R; ++r) {
+            sums[r] += p.sums[r * p.sums_stride + end] - p.sums[r * p.sums_stride + begin];
+            // Mostly one run: vector code for many would cost more than the whole segment.
+            __asm__("" : "+r"(sums[r]));
           }
         }
       }
-    }
-    if constexpr (kSums == Sums::kKeptWithMins) {
+      VI acc[S][R][kV];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const VF count = SetF(static_cast<float>(sums[r]));
+        const VI start = SetI(kSteps != 0 ? kMagic : -p.zero * sums[r]);
 #pragma GCC unroll 16
         for (int t = 0; t < kV; ++t) {
-          const int64_t lane = t / kVecs * p.scale_stride + t % kVecs * kLanes;
-          span[r][t] = FmaF(LoadF(p.w_mins + group + lane), count, span[r][t]);
+          acc[0][r][t] = start;
+#pragma GCC unroll 4
+          for (int u = 1; u < S; ++u) acc[u][r][t] = SetI(0);
         }
       }
-    }
-    if constexpr (kKeep && kGrouped) {
-      if (!EndsSpan(p, g)) continue;
+      // Two pointers for the rows: with one the compiler runs out of registers for the others.
+      const auto step = [&](const int8_t* a, const int8_t* a3, int u) EW_LAMBDA_INLINE {
+        VI wv[kV];
+#pragma GCC unroll 16
+        for (int t = 0; t < kV; ++t) {
+          wv[t] = LoadI(w + t / kVecs * w_stride + u * 64 + t % kVecs * kVecBytes);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          const VI av = BroadcastI((r < 3 ? a : a3) + r % 3 * a_stride + u * 4);
+#pragma GCC unroll 16
+          for (int t = 0; t < kV; ++t) {
+            acc[u % S][r][t] = Dot<kSignedW>(acc[u % S][r][t], wv[t], av);
+          }
+        }
+      };
+      if constexpr (kSteps != 0) {
+        const int8_t* a = p.a + int64_t{4} * run->step;
+#pragma GCC unroll 1
+        for (int i = 0; i < kSteps; i += 8, w += 512, a += 32) {
+          const int8_t* a3 = a + 3 * a_stride;
+          __asm__("" : "+r"(a3));
+#pragma GCC unroll 8
+          for (int u = 0; u < 8; ++u) step(a, a3, u);
+        }
+      } else {
+        // At least one run of at least four steps: without a way around the loops the compiler
+        // keeps every sum in one register.
+        const Run* const last = run + seg.runs;
+        do {
+          const int8_t* a = p.a + int64_t{4} * run->step;
+          const int8_t* const end = a + int64_t{4} * run->steps;
+          do {
+#pragma GCC unroll 4
+            for (int u = 0; u < S; ++u) step(a, a + 3 * a_stride, u);
+            w += 64 * S;
+            a += 4 * S;
+          } while (a != end);
+        } while (++run != last);
+      }
+      const int64_t group = int64_t{16} * seg.weight_group;
+      VF w_scales[kV];
+#pragma GCC unroll 16
+      for (int t = 0; t < kV; ++t) {
+        w_scales[t] = LoadF(p.w_scales + group + t / kVecs * p.scale_stride + t % kVecs * kLanes);
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const VF a_scale = SetF(p.a_scales[r * p.a_scales_stride + seg.act_group]);
+        const VF minus = AsF(SetI(kMinusMagic + p.zero * sums[r]));
 #pragma GCC unroll 16
         for (int t = 0; t < kV; ++t) {
-          const VF before = LoadF(old + r * old_stride + t * kLanes);
-          StoreF(p.c + r * p.ldc + t * kLanes, FmaF(span[r][t], a_scale, before));
-          span[r][t] = SetF(0.0f);
+          VI total = acc[0][r][t];
+#pragma GCC unroll 4
+          for (int u = 1; u < S; ++u) total = AddI(total, acc[u][r][t]);
+          const VF exact = kSteps != 0 ? AddF(AsF(total), minus) : ToF(total);
+          if constexpr (kKeep) {
+            span[r][t] = FmaF(exact, w_scales[t], span[r][t]);
+          } else {
+            float* c = p.c + r * p.ldc + t * kLanes;
+            const VF before = LoadF(old + r * old_stride + t * kLanes);
+            if constexpr (kGrouped) {
+              const VF a_scale = SetF(p.a_scales[r * p.a_scales_stride + seg.act_group]);
+              StoreF(c, FmaF(MulF(exact, w_scales[t]), a_scale, before));
+            } else {
+              StoreF(c, FmaF(exact, w_scales[t], before));
+            }
+          }
         }
       }
-    }
-    old = p.c;
-    old_stride = p.ldc;
-  }
-  if constexpr (kKeep && !kGrouped) {
+      if constexpr (kSums == Sums::kKeptWithMins) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
+        for (int r = 0; r < R; ++r) {
+          const VF count = SetF(static_cast<float>(sums[r]));
 #pragma GCC unroll 16
-      for (int t = 0; t < kV; ++t) StoreF(p.c + r * p.ldc + t * kLanes, span[r][t]);
+          for (int t = 0; t < kV; ++t) {
+            const int64_t lane = t / kVecs * p.scale_stride + t % kVecs * kLanes;
+            span[r][t] = FmaF(LoadF(p.w_mins + group + lane), count, span[r][t]);
+          }
+        }
+      }
+      if constexpr (kKeep && kGrouped) {
+        if (!EndsSpan(p, g)) continue;
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          const VF a_scale = SetF(p.a_scales[r * p.a_scales_stride + seg.act_group]);
+#pragma GCC unroll 16
+          for (int t = 0; t < kV; ++t) {
+            const VF before = LoadF(old + r * old_stride + t * kLanes);
+            StoreF(p.c + r * p.ldc + t * kLanes, FmaF(span[r][t], a_scale, before));
+            span[r][t] = SetF(0.0f);
+          }
+        }
+      }
+      old = p.c;
+      old_stride = p.ldc;
     }
+    if constexpr (kKeep && !kGrouped) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+        for (int t = 0; t < kV; ++t) StoreF(p.c + r * p.ldc + t * kLanes, span[r][t]);
+      }
+    }
+    p.a += R * p.a_stride;
+    p.sums += R * p.sums_stride;
+    p.a_scales += R * p.a_scales_stride;
+    p.c += R * p.ldc;
   }
 }
 
 template <int T, int R, bool kSignedW, bool kGrouped, Sums kSums>
-void TileKernelSteps(const TileProduct& p) {
+void TileKernelSteps(const TileProduct& p, int tile, int row, int blocks) {
   // Code of their own for the calls that do most of the work.
   if constexpr (R == kMaxProductRows && !kSignedW && kSums != Sums::kAway && T > 1) {
-    if (p.steps == 8) return TileKernel<T, R, false, kGrouped, kSums, 8>(p);
-    if (p.steps == 16) return TileKernel<T, R, false, kGrouped, kSums, 16>(p);
-    if (p.steps == 32) return TileKernel<T, R, false, kGrouped, kSums, 32>(p);
+    if (p.steps == 8) {
+      // By blocks: a loop around so many segments takes registers from the sums.
+      for (; blocks > 0; --blocks, row += R) {
+        TileKernel<T, R, false, kGrouped, kSums, 8>(p, tile, row, 1);
+      }
+      return;
+    }
+    if (p.steps == 16) return TileKernel<T, R, false, kGrouped, kSums, 16>(p, tile, row, blocks);
+    if (p.steps == 32) return TileKernel<T, R, false, kGrouped, kSums, 32>(p, tile, row, blocks);
   }
-  TileKernel<T, R, kSignedW, kGrouped, kSums, 0>(p);
+  TileKernel<T, R, kSignedW, kGrouped, kSums, 0>(p, tile, row, blocks);
 }
 
 template <int T, int R, bool kSignedW, Sums kSums>
-void TileKernelScales(const TileProduct& p) {
-  if (p.grouped) return TileKernelSteps<T, R, kSignedW, true, kSums>(p);
-  TileKernelSteps<T, R, kSignedW, false, kSums>(p);
+void TileKernelScales(const TileProduct& p, int tile, int row, int blocks) {
+  if (p.grouped) return TileKernelSteps<T, R, kSignedW, true, kSums>(p, tile, row, blocks);
+  TileKernelSteps<T, R, kSignedW, false, kSums>(p, tile, row, blocks);
 }
 
+// All rows of tiles [tile, tile + T).
 template <int T, bool kSignedW, Sums kSums>
-void TileKernelRows(const TileProduct& p) {
+void TileKernelRows(const TileProduct& p, int tile) {
   if constexpr (kRowByRow) {
-    TileProduct row = p;
-    for (int r = 0; r < p.rows; ++r) {
-      TileKernelScales<T, 1, kSignedW, kSums>(row);
-      row.a += p.a_stride;
-      row.sums += p.sums_stride;
-      row.a_scales += p.a_scales_stride;
-      row.c += p.ldc;
-    }
+    TileKernelScales<T, 1, kSignedW, kSums>(p, tile, 0, p.rows);
   } else {
-    switch (p.rows) {
+    const int blocks = p.rows / kMaxProductRows, row = blocks * kMaxProductRows;
+    if (blocks > 0) TileKernelScales<T, kMaxProductRows, kSignedW, kSums>(p, tile, 0, blocks);
+    switch (p.rows - row) {
       case 1:
-        return TileKernelScales<T, 1, kSignedW, kSums>(p);
+        return TileKernelScales<T, 1, kSignedW, kSums>(p, tile, row, 1);
       case 2:
-        return TileKernelScales<T, 2, kSignedW, kSums>(p);
+        return TileKernelScales<T, 2, kSignedW, kSums>(p, tile, row, 1);
       case 3:
-        return TileKernelScales<T, 3, kSignedW, kSums>(p);
+        return TileKernelScales<T, 3, kSignedW, kSums>(p, tile, row, 1);
       case 4:
-        return TileKernelScales<T, 4, kSignedW, kSums>(p);
+        return TileKernelScales<T, 4, kSignedW, kSums>(p, tile, row, 1);
       case 5:
-        return TileKernelScales<T, 5, kSignedW, kSums>(p);
+        return TileKernelScales<T, 5, kSignedW, kSums>(p, tile, row, 1);
       default:
-        return TileKernelScales<T, 6, kSignedW, kSums>(p);
+        return;
     }
   }
 }
@@ -244,19 +261,10 @@ void TileKernelRows(const TileProduct& p) {
 // kTiles at a time, then one by one.
 template <int kTiles, bool kSignedW, Sums kSums>
 void TileProductBy(const TileProduct& p) {
-  TileProduct rest = p;
-  while (rest.tiles > 0) {
-    const int done = rest.tiles >= kTiles ? kTiles : 1;
-    if (done == kTiles) {
-      TileKernelRows<kTiles, kSignedW, kSums>(rest);
-    } else if constexpr (kTiles > 1) {
-      TileKernelRows<1, kSignedW, kSums>(rest);
-    }
-    rest.tiles -= done;
-    rest.w += done * rest.w_stride;
-    rest.w_scales += done * rest.scale_stride;
-    if (rest.w_mins != nullptr) rest.w_mins += done * rest.scale_stride;
-    rest.c += done * 16;
+  int tile = 0;
+  for (; tile + kTiles <= p.tiles; tile += kTiles) TileKernelRows<kTiles, kSignedW, kSums>(p, tile);
+  if constexpr (kTiles > 1) {
+    for (; tile < p.tiles; ++tile) TileKernelRows<1, kSignedW, kSums>(p, tile);
   }
 }
 
