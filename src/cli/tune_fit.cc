@@ -136,15 +136,28 @@ int64_t TuneFit::Held() const {
   return Resident(ctx_) - streamed;
 }
 
-// How much of the head's gradient is left depends on how sure the model is of its tokens: one
-// micro-batch tells, which changes nothing that lasts.
-Result<double> TuneFit::Probe(tune::EdgeMethod& edge) {
+// How much of the head's gradient is left depends on how sure the model is of its tokens, and a
+// teacher is another model: one micro-batch tells, which changes nothing that lasts.
+Status TuneFit::Probe(tune::EdgeMethod& edge, PredictRequest* request) {
+  const tune::EdgeOptions& options = edge.options();
+  const bool teacher = options.teacher != nullptr && options.teacher_weight > 0;
+  if (request->head_skip_below <= 0 && !teacher) return Status::Ok();
   edge.SetRecompute(plan_.recompute);
   EW_ASSIGN(const TokenBatch batch, data_.train->Get(0, 0));
-  const kernels::HeadLossResult before = edge.head_blocks();
   tune::MicroContext context;
   context.grad_scale = 1.0 / static_cast<double>(std::max<int64_t>(batch.size(), 1));
+  // The first touches memory that is not there yet.
+  if (teacher) EW_RETURN_IF_ERROR(edge.Micro(batch, context).status());
+  const kernels::HeadLossResult before = edge.head_blocks();
+  const tune::EdgeTimes began = edge.times();
   EW_RETURN_IF_ERROR(edge.Micro(batch, context).status());
+  if (teacher) {
+    const tune::EdgeTimes& ended = edge.times();
+    const double windows = static_cast<double>(options.windows_per_step);
+    const double passes = windows * static_cast<double>(batch.size());
+    request->teacher_seconds = (ended.teacher - began.teacher) / passes;
+    request->teacher_head_seconds = (ended.pass.head - began.pass.head) / passes;
+  }
   // Room for the operands of what is measured next.
   edge.SetGroup(1);
   if (model::WeightStream* stream = model_.stream(); stream != nullptr) {
@@ -155,8 +168,10 @@ Result<double> TuneFit::Probe(tune::EdgeMethod& edge) {
   const auto blocks = static_cast<double>(after.blocks - before.blocks);
   const auto kept = static_cast<double>(after.dhidden_blocks - before.dhidden_blocks +
                                         after.dhead_blocks - before.dhead_blocks);
-  if (blocks <= 0) return -1.0;
-  return kept / (edge.options().head_lora_rank > 0 ? 2 * blocks : blocks);
+  if (request->head_skip_below > 0 && blocks > 0) {
+    request->head_kept_share = kept / (options.head_lora_rank > 0 ? 2 * blocks : blocks);
+  }
+  return Status::Ok();
 }
 
 void TuneFit::Settle(int64_t mean_tokens) {
@@ -218,9 +233,7 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
     request.method.recompute = recompute;
     return tune::EstimateMemory(ctx_, model_, request);
   };
-  if (edge != nullptr && r.head_skip_below > 0) {
-    EW_ASSIGN(r.head_kept_share, Probe(*edge));
-  }
+  if (edge != nullptr) EW_RETURN_IF_ERROR(Probe(*edge, &r));
   before_ = Held();
   r.measured = [&](int64_t mean_tokens) { Settle(mean_tokens); };
   EW_ASSIGN(const RunPrediction p, PredictRun(ctx_, model_, r));

@@ -33,7 +33,7 @@ class TuneFit {
  private:
   Status Fit();
   int64_t Held() const;
-  Result<double> Probe(tune::EdgeMethod& edge);
+  Status Probe(tune::EdgeMethod& edge, PredictRequest* request);
   // Reads again what the process and its kernels take beside what is counted elsewhere.
   void Settle(int64_t mean_tokens);
 

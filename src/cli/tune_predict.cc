@@ -60,6 +60,19 @@ double Forward(const plan::Device& device, const plan::Workload& w) {
   return seconds;
 }
 
+// What a teacher adds to a step.
+double TeacherSeconds(const PredictRequest& r, const MeanBatch& batch, const plan::Device& device,
+                      const plan::Workload& w) {
+  if (r.teacher_seconds <= 0) return 0;
+  const auto tokens = static_cast<double>(batch.tokens);
+  double head = 0;
+  for (const plan::Stage& s : w.stages) {
+    if (s.name == "head") head += schedule::CostOf(device, s).seconds;
+  }
+  return static_cast<double>(r.grad_accum) *
+         (r.teacher_seconds * tokens + std::max(0.0, r.teacher_head_seconds * tokens - head));
+}
+
 Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
                           const MeanBatch& batch, const StepKind& kind,
                           const plan::Device& device) {
@@ -140,7 +153,8 @@ Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
   double steps = 0, most = 0, forward = 0;
   for (const StepKind& kind : r.kinds) {
     EW_ASSIGN(plan::Plan plan, PlanOf(model, r, batch, kind, device));
-    out.step_seconds += kind.steps * plan.predicted_seconds;
+    out.step_seconds +=
+        kind.steps * (plan.predicted_seconds + TeacherSeconds(r, batch, device, plan.workload));
     forward += kind.steps * Forward(device, plan.workload);
     steps += kind.steps;
     if (kind.steps > most) {

@@ -37,6 +37,9 @@ struct PredictRequest {
   bool integer_backward = false;
   float head_skip_below = 0;
   double head_kept_share = -1;  // of the vocabulary's blocks; -1: unknown
+  // With a teacher, measured seconds a token: of its states, and of the window's head, which looks
+  // at the logits of both (in place of what is predicted for it).
+  double teacher_seconds = 0, teacher_head_seconds = 0;
   bool recompute = false;
   int64_t grad_accum = 1;
   int64_t validations = 0;

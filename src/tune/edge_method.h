@@ -69,6 +69,7 @@ struct EdgeOptions {
 struct EdgeTimes {
   double trunk = 0;        // making cached states ahead of the steps
   double start = 0;        // states at the windows' starts: read from the cache, or computed
+  double teacher = 0;      // a teacher's states; its logits are part of the passes' head
   model::PassPhases pass;  // training passes of windows
 };
 

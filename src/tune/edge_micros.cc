@@ -25,7 +25,11 @@ Status EdgeMethod::Micros(std::span<const TokenBatch* const> batches,
         fmt::format("{} micro-batches at a time, planned for {}", batches.size(), group_));
   }
   // Of one micro-batch: with a teacher there are no groups.
-  if (teacher_.weight > 0) EW_RETURN_IF_ERROR(RunTeacher(*batches[0]));
+  if (teacher_.weight > 0) {
+    const Clock::time_point begin = Clock::now();
+    EW_RETURN_IF_ERROR(RunTeacher(*batches[0]));
+    times_.teacher += std::chrono::duration<double>(Clock::now() - begin).count();
+  }
   const std::vector<int> exits = ExitsOfStep();
   const auto windows = static_cast<double>(exits.size());
   losses->assign(batches.size(), {});
