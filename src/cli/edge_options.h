@@ -36,6 +36,9 @@ void DeclareEdge(CLI::App& app, EdgeFlags& flags);
 // LoRA rank of method edge when none is named. Windows hold a quarter of the layers, so they can
 // afford a higher one than full depth.
 inline constexpr int64_t kEdgeRank = 32;
+// AdamWOptions::lora_b_rate of method edge when none is named: a window of few layers has to move
+// further than the same layers of a whole model do.
+inline constexpr double kEdgeLoraPlus = 8;
 // Blocks of the vocabulary whose every probability is below are left out of the gradient by method
 // edge unless told otherwise (as in Cut Cross-Entropy, arXiv 2411.09009).
 inline constexpr double kEdgeHeadSkip = 0x1p-12;

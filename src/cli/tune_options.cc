@@ -155,6 +155,11 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
       ->capture_default_str();
   app.add_option("--max-steps,--iters", f.max_steps, "Steps, instead of epochs")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--lora-plus,--loraplus-lr-ratio", f.lora_plus,
+                 fmt::format("Learning rate of LoRA's B factors as a multiple of the others' "
+                             "(default: 1; edge: {})",
+                             kEdgeLoraPlus))
+      ->check(CLI::PositiveNumber);
   app.add_option("--weight-decay", f.weight_decay, "AdamW weight decay")->capture_default_str();
   app.add_option("--max-grad-norm", f.max_grad_norm, "Clip gradients to this norm; 0: never")
       ->capture_default_str();
@@ -208,6 +213,7 @@ Status ApplyPaperMode(TuneFlags& f) {
   set("--lr-schedule", f.lr_schedule, "constant");
   set("--warmup-steps", f.warmup_steps, 0);  // (Its ratio of 0.03 has no effect there.)
   set("--adam-beta2", f.beta2, 0.999);
+  set("--lora-plus", f.lora_plus, 1);
   set("--weight-decay", f.weight_decay, 0);
   set("--max-grad-norm", f.max_grad_norm, 0.3);
   return Status::Ok();
@@ -232,14 +238,14 @@ std::string TuneOptionsText(const TuneFlags& f) {
   const EdgeFlags& e = f.edge;
   return fmt::format(
       "{} {} {} {} {} {} {} | {} {} {} {} {} {} {} {} {} {} {} {} {} | {} {} {} {} {} {} {} {} | "
-      "{} {} {} {} {} {} {} | {} {} {} {} {} {}",
+      "{} {} {} {} {} {} {} {} | {} {} {} {} {} {}",
       f.rank, f.alpha, f.dropout, f.targets, f.rslora, fmt::join(f.rank_pattern, ","),
       fmt::join(f.alpha_pattern, ","), e.exits, e.window, e.first_layer, e.windows, e.window_steps,
       e.trunk, e.schedule, e.rate_per_window, e.head, e.backward, e.head_lora_rank, e.paper_mode,
       e.cache_codec, f.lr, f.min_lr, f.lr_schedule, f.warmup_ratio, f.warmup_steps, f.batch_size,
-      f.grad_accum, f.weight_decay, f.max_grad_norm, f.beta1, f.beta2, f.adam_eps, f.pack, f.seed,
-      f.head_skip, e.windows_per_step, e.activation_bits, e.distill, e.distill_weight, e.whole_head,
-      e.trunk_forward);
+      f.grad_accum, f.weight_decay, f.max_grad_norm, f.beta1, f.beta2, f.adam_eps, f.lora_plus,
+      f.pack, f.seed, f.head_skip, e.windows_per_step, e.activation_bits, e.distill,
+      e.distill_weight, e.whole_head, e.trunk_forward);
 }
 
 Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& f) {
@@ -284,6 +290,7 @@ Result<tune::TrainOptions> TrainerOptions(const TuneFlags& f) {
   o.adamw.eps = f.adam_eps;
   o.adamw.weight_decay = f.weight_decay;
   o.adamw.max_grad_norm = f.max_grad_norm;
+  o.adamw.lora_b_rate = f.lora_plus > 0 ? f.lora_plus : f.method == "edge" ? kEdgeLoraPlus : 1;
   EW_RETURN_IF_ERROR(tune::ValidateAdamW(o.adamw));
   o.seed = f.seed;
   o.eval_every = f.eval_every;

@@ -45,6 +45,7 @@ struct TuneFlags {
   int64_t batch_size = 1, grad_accum = 8;
   double epochs = 1;
   int64_t max_steps = 0;
+  double lora_plus = 0;  // 0: 1, or kEdgeLoraPlus
   double weight_decay = 0, max_grad_norm = 1, beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8;
   bool pack = false;
   uint64_t seed = 42;

@@ -64,6 +64,8 @@ Status ValidateAdamW(const AdamWOptions& o) {
   EW_RETURN_IF_ERROR(check(o.eps > 0 && std::isfinite(o.eps), "epsilon", o.eps, "above 0"));
   EW_RETURN_IF_ERROR(check(o.weight_decay >= 0 && std::isfinite(o.weight_decay), "weight decay",
                            o.weight_decay, "a finite number >= 0"));
+  EW_RETURN_IF_ERROR(check(o.lora_b_rate > 0 && std::isfinite(o.lora_b_rate), "LoRA+ ratio",
+                           o.lora_b_rate, "a finite number above 0"));
   return check(o.max_grad_norm >= 0 && std::isfinite(o.max_grad_norm), "maximum gradient norm",
                o.max_grad_norm, "a finite number >= 0 (0: no clipping)");
 }
@@ -73,6 +75,7 @@ AdamW::AdamW(const AdamWOptions& options, std::span<const model::Parameter> para
   for (const model::Parameter& p : params) {
     offsets_.push_back(count_);
     count_ += p.count;
+    rates_.push_back(p.name.ends_with("lora_B.weight") ? options.lora_b_rate : 1);
   }
   m_ = FloatBuffer::Zeros(count_);
   v_ = FloatBuffer::Zeros(count_);
@@ -97,7 +100,7 @@ void AdamW::Step(ExecContext& ctx, ActiveSet active, double lr, double coefficie
     const auto i = static_cast<size_t>(index);
     const model::Parameter& p = params_[i];
     kernels::AdamWParams a;
-    a.lr = static_cast<float>(lr);
+    a.lr = static_cast<float>(lr * rates_[i]);
     a.beta1 = static_cast<float>(options_.beta1);
     a.beta2 = static_cast<float>(options_.beta2);
     a.eps = static_cast<float>(options_.eps);

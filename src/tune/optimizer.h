@@ -22,6 +22,9 @@ struct AdamWOptions {
   // Leave arrays of one dimension (norm gains, biases) without decay. LoRA factors always decay.
   bool decay_matrices_only = false;
   double max_grad_norm = 1.0;  // 0: no clipping
+  // LoRA+ (arXiv 2402.12354): the B factors of adapters ("...lora_B.weight") learn at this multiple
+  // of the rate, because they start at zero.
+  double lora_b_rate = 1;
 };
 
 // Error: names the option that is out of range.
@@ -41,7 +44,7 @@ class AdamW {
   double GradNorm(ExecContext& ctx, ActiveSet active) const;
   // min(1, max_grad_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_; 1 without clipping.
   double ClipCoefficient(double norm) const;
-  // One update with gradients scaled by `coefficient`.
+  // One update with gradients scaled by `coefficient`, at each array's multiple of `lr`.
   void Step(ExecContext& ctx, ActiveSet active, double lr, double coefficient);
 
   int64_t state_bytes() const { return 2 * count_ * static_cast<int64_t>(sizeof(float)); }
@@ -57,6 +60,7 @@ class AdamW {
   std::span<const model::Parameter> params_;
   std::vector<int64_t> offsets_;  // of each array in the moments
   std::vector<int64_t> updates_;
+  std::vector<double> rates_;  // multiples of the learning rate
   int64_t count_ = 0;
   FloatBuffer m_, v_;
 };

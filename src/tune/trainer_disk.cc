@@ -60,6 +60,7 @@ Result<std::string> OptionsJson(const TrainOptions& o, const Method& method, int
   j["weight_decay"] = o.adamw.weight_decay;
   j["decay_matrices_only"] = o.adamw.decay_matrices_only;
   j["max_grad_norm"] = o.adamw.max_grad_norm;
+  if (o.adamw.lora_b_rate != 1) j["lora_b_rate"] = o.adamw.lora_b_rate;
   j["seed"] = o.seed;
   return DumpJson(j);
 }
