@@ -32,15 +32,15 @@ void Dense(benchmark::State& state, const Suite& suite, int64_t m, LinearShape s
   });
 }
 
-void Lora(benchmark::State& state, const Suite& suite, int64_t m, LinearShape s, bool backward) {
-  constexpr int64_t r = 8;
+void Lora(benchmark::State& state, const Suite& suite, int64_t m, LinearShape s, int64_t r,
+          bool backward) {
   ExecContext& ctx = suite.ctx;
   const auto x = RandomFloats(m * s.in), a = RandomFloats(r * s.in), b = RandomFloats(s.out * r);
   auto y = RandomFloats(m * s.out), xa = RandomFloats(m * r), dxa = xa, dx = x, da = a, db = b;
   // Every operand that is as long as the tokens is read or written once per product.
   const auto rows = static_cast<double>(m);
   const auto in = static_cast<double>(s.in), out = static_cast<double>(s.out);
-  const Work work = {2.0 * r * rows * (in + out) * (backward ? 2 : 1),
+  const Work work = {2.0 * static_cast<double>(r) * rows * (in + out) * (backward ? 2 : 1),
                      4.0 * rows * (backward ? 3 * in + 2 * out : in + 2 * out), Limit::kFp32};
   Time(state, suite, work, [&] {
     if (backward) {
@@ -68,10 +68,14 @@ void RegisterDense(const Suite& suite) {
                 [suite, s](benchmark::State& st) { Dense(st, suite, 512, s, Pass::kInput); });
       suite.Add("backward_weight/fp32/m512" + tail,
                 [suite, s](benchmark::State& st) { Dense(st, suite, 512, s, Pass::kWeight); });
-      for (const bool backward : {false, true}) {
-        suite.Add(
-            std::string("lora/") + (backward ? "backward" : "forward") + "/m512" + tail,
-            [suite, s, backward](benchmark::State& st) { Lora(st, suite, 512, s, backward); });
+      // The ranks of LoRA and of adaptive tuning.
+      for (const auto& [name, r] : {std::pair{"lora/", 8}, {"lora_r32/", 32}}) {
+        for (const bool backward : {false, true}) {
+          suite.Add(name + std::string(backward ? "backward" : "forward") + "/m512" + tail,
+                    [suite, s, r = r, backward](benchmark::State& st) {
+                      Lora(st, suite, 512, s, r, backward);
+                    });
+        }
       }
     }
   }

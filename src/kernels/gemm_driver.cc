@@ -39,6 +39,14 @@ Partition Choose(int64_t m, int64_t n, const ExecContext& ctx, const KernelTable
   return best;
 }
 
+// Few columns, all in one task: rows that give every thread several tasks, not so few that packing
+// B for each would tell.
+Partition Narrow(int64_t m, int64_t n, const ExecContext& ctx, const KernelTable& t) {
+  constexpr int64_t kLeastRows = 64;
+  const int64_t rows = CeilDiv(m, int64_t{4} * ctx.threads());
+  return {RoundUp(n, t.nr), RoundUp(std::max(rows, kLeastRows), t.mr)};
+}
+
 void ScaleOnly(ExecContext& ctx, int64_t m, int64_t n, float* c, int64_t ldc, Accumulate acc) {
   if (acc == Accumulate::kAdd) return;
   ctx.ParallelFor(m, 64, [&](int64_t begin, int64_t end, int) {
@@ -54,17 +62,22 @@ void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const 
   if (m <= 0 || n <= 0) return;
   if (k <= 0) return ScaleOnly(ctx, m, n, c, ldc, acc);
   const KernelTable& t = TableFor(ctx.isa());
-  const bool direct = a.layout == ALayout::kRowMajor && m <= kGemmDirectRows;
+  const bool few_rows = a.layout == ALayout::kRowMajor && m <= kGemmDirectRows;
+  // A is used so seldom that packing it would cost as much as the product.
+  const bool narrow = a.layout == ALayout::kRowMajor && !few_rows && n <= kGemmDirectColumns;
+  const bool direct = few_rows || narrow;
   const int64_t block_bytes = kGemmKBlock * static_cast<int64_t>(sizeof(float));
   const int64_t max_rows = kPackedABytes / block_bytes / t.mr * t.mr;
-  for (int64_t m0 = 0; m0 < m; m0 += max_rows) {
-    const int64_t mm = std::min(max_rows, m - m0);
+  const int64_t rows_at_once = direct ? m : max_rows;
+  for (int64_t m0 = 0; m0 < m; m0 += rows_at_once) {
+    const int64_t mm = std::min(rows_at_once, m - m0);
     const int64_t padded = RoundUp(mm, t.mr);
     // Blocks of k whose packed A fits at once.
     const int64_t round =
         direct ? k : std::max<int64_t>(1, kPackedABytes / (padded * block_bytes)) * kGemmKBlock;
-    const Partition part =
-        direct ? Partition{RoundUp(few.columns, t.nr), mm} : Choose(mm, n, ctx, t);
+    const Partition part = few_rows ? Partition{RoundUp(few.columns, t.nr), mm}
+                           : narrow ? Narrow(mm, n, ctx, t)
+                                    : Choose(mm, n, ctx, t);
     const int64_t column_tasks = CeilDiv(n, part.columns), row_tasks = CeilDiv(mm, part.rows);
     for (int64_t r0 = 0; r0 < k; r0 += round) {
       const int64_t r1 = std::min(k, r0 + round);
@@ -88,7 +101,7 @@ void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const 
         const int64_t j0 = task % column_tasks * part.columns;
         const int64_t i0 = task / column_tasks * part.rows;
         const int64_t nn = std::min(part.columns, n - j0), rows = std::min(part.rows, mm - i0);
-        const int64_t pack_k = direct ? few.k : kGemmKBlock;
+        const int64_t pack_k = few_rows ? few.k : kGemmKBlock;
         const int64_t packed_floats = RoundUp(nn, t.nr) * std::min(pack_k, k);
         const int64_t masks = gaps == GemmGaps::kNone ? 0 : CeilDiv(nn, t.nr);
         auto* packed_b = static_cast<float*>(

@@ -34,6 +34,9 @@ struct GemmFewRows {
   int64_t k = kGemmKBlock;
 };
 inline constexpr int64_t kGemmDirectRows = 16;
+// Up to so many columns a row-major A is read where it is, too: packing it would cost as much as the
+// product (adapters).
+inline constexpr int64_t kGemmDirectColumns = 64;
 
 // Whether PackBFn says what B lacks. GemmFewRows::k is then kGemmKBlock.
 enum class GemmGaps : bool { kNone, kSome };

@@ -127,7 +127,7 @@ TEST_P(MatMul, PropagatesInfinityAndNaN) {
 
 TEST_P(MatMul, SameBitsWithAnyNumberOfThreads) {
   for (Kind kind : {Kind::kNT, Kind::kNN, Kind::kTN}) {
-    for (int64_t n : {8, 150}) {
+    for (int64_t n : {8, 40, 150}) {
       const Problem p = {kind, 131, n, 530, 1.0f, true};
       const auto a = Normal((p.m + p.k + kPad) * (p.m + p.k + kPad));
       const auto b = Normal((p.n + p.k + kPad) * (p.n + p.k + kPad));
@@ -156,6 +156,23 @@ TEST_P(MatMul, RowsDoNotDependOnTheBatch) {
       row += batch;
     }
     EXPECT_TRUE(SameBits(all, few)) << "n = " << n;
+  }
+}
+
+// With few columns the left matrix is read where it is, else it is packed.
+TEST_P(MatMul, ColumnsDoNotDependOnTheOthers) {
+  const int64_t m = 150, k = 530, most = 200;
+  const auto a = Normal(m * k), b = Normal(most * k);
+  std::vector<float> all(static_cast<size_t>(m * most));
+  MatMulNT(*ctx, m, most, k, 0.5f, a.data(), k, WeightRef::Dense(b.data(), most, k), all.data(),
+           most);
+  for (const int64_t n : {17, 32, 64, 65}) {
+    std::vector<float> some(static_cast<size_t>(m * n)), want;
+    MatMulNT(*ctx, m, n, k, 0.5f, a.data(), k, WeightRef::Dense(b.data(), n, k), some.data(), n);
+    for (int64_t i = 0; i < m; ++i) {
+      want.insert(want.end(), all.begin() + i * most, all.begin() + i * most + n);
+    }
+    EXPECT_TRUE(SameBits(some, want)) << "n = " << n;
   }
 }
 
