@@ -107,6 +107,8 @@ struct TileDecode {
   const int32_t* sums = nullptr;
   const float* a_scales = nullptr;
   bool grouped = false;
+  // decode_dense: every segment is half a unit, and they come in pairs.
+  bool half_units = false;
   const float* w_scales = nullptr;    // [groups][16], or
   const uint8_t* w_halves = nullptr;  // the same in fp16; further tiles' may follow
   const float* w_mins = nullptr;      // or null; dense only
@@ -178,6 +180,8 @@ struct Int8Table {
   // y (+)= c * scale + bias; bias may be null; scale 1 where activations are grouped.
   void (*finish_row)(int64_t n, const float* c, float scale, const float* bias, bool add, float* y);
   void (*half_to_float)(const uint8_t* halves, int64_t n, float* out);
+  // out[i][16] = factor[16] * bytes[i][16], i below n: two-level scales.
+  void (*scale_bytes)(const float* factor, const int8_t* bytes, int64_t n, float* out);
 
   // One head of a row of kv_quant.h (type: KvType): its product with q, whose elements sum to
   // q_sum; y += p times it.

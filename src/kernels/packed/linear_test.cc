@@ -123,6 +123,37 @@ TEST_P(PackedIsa, OneRowOfEveryNmForm) {
   }
 }
 
+// The same of groups of 16 columns, of which a unit holds two.
+TEST_P(PackedIsa, OneRowOfGroupsOf16) {
+  const auto ctx = Context(GetParam(), 2);
+  Rng rng(kSeed, RngStream::kTest);
+  const int act_groups[] = {32, 0, 128, 512};
+  int turn = 0;
+  for (const ScaleType type : {ScaleType::kF16, ScaleType::kF32, ScaleType::kSuper}) {
+    for (const int bits : {2, 3, 4, 5, 6, 8}) {
+      PackedFormat f;
+      f.rows = 40;
+      f.cols = turn % 2 == 0 ? 1056 : 520;  // of the latter, rows are expanded first
+      f.bits = bits;
+      f.group = 16;
+      f.scale_type = type;
+      f.has_min = bits != 8 && turn % 3 == 0;
+      f.act_group = act_groups[turn % 4];
+      ++turn;
+      SCOPED_TRACE(Describe(f));
+      const RandomPacked q = MakeRandomPacked(f, rng);
+      Result<PackedMatrix> w = PackFromQuantized(f, q.View(f));
+      ASSERT_TRUE(w.ok()) << w.status().message();
+      const int64_t m = 8;
+      const std::vector<float> x = RandomMatrix(m, f.cols, rng);
+      std::vector<float> all(40 * m), one(40);
+      LinearForward(*ctx, m, x.data(), f.cols, w->Ref(), nullptr, all.data(), 40);
+      LinearForward(*ctx, 1, x.data() + 5 * f.cols, f.cols, w->Ref(), nullptr, one.data(), 40);
+      EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin() + 5 * 40));
+    }
+  }
+}
+
 TEST_P(PackedIsa, IntegerBackwardEqualsReferenceBitForBit) {
   const auto ctx = Context(GetParam(), 2);
   LinearBackwardOptions options;

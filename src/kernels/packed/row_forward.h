@@ -41,7 +41,10 @@ constexpr int64_t kAloneRows = 4;
 class RowForward {
  public:
   static bool Can(const PackedFormat& f, int64_t segment_cols) {
-    if (f.structure != Structure::kNM) return f.group != 16;
+    if (f.structure != Structure::kNM) {
+      return segment_cols >= kUnitCols ||
+             (f.structure == Structure::kDense && f.cols % kUnitCols == 0);
+    }
     // 16 columns are whole steps of compressed ones, and segments whole halves of units.
     const int64_t block = 16 * f.nm_n / f.nm_m;
     return 16 * f.nm_n % f.nm_m == 0 && block % 4 == 0 && segment_cols / 16 * block % 16 == 0;
@@ -62,6 +65,7 @@ class RowForward {
     mins_ = reinterpret_cast<float*>(at) + factors;
     if (blocks) row_ = RowSegments::At(mins_ + factors, most);
     d_.bits = f_.bits;
+    d_.half_units = call.segment_cols < kUnitCols;
     d_.zero = call.reader.zero();
     d_.segments = row_.segments;
     d_.runs = row_.runs;

@@ -109,10 +109,35 @@ void TileReader::Prefetch(int64_t owner, int64_t count) const {
 }
 
 void TileReader::Scales(int64_t owner, int64_t first, int64_t count, float* out) const {
-  if (w_.format().scale_type != ScaleType::kF16) return w_.LoadScales(owner, first, count, out);
+  if (w_.format().scale_type == ScaleType::kF32) return w_.LoadScales(owner, first, count, out);
+  Factors(w_.layout().scales, w_.layout().scale_subs, owner, first, count, out);
+}
+
+void TileReader::Mins(int64_t owner, int64_t first, int64_t count, float* out) const {
+  if (w_.format().scale_type == ScaleType::kF32) return w_.LoadMins(owner, first, count, out);
+  Factors(w_.layout().mins, w_.layout().min_subs, owner, first, count, out);
+}
+
+// Sections `factors` and `subs` as PackedMatrix::LoadFactors reads them.
+void TileReader::Factors(int64_t factors, int64_t subs, int64_t owner, int64_t first, int64_t count,
+                         float* out) const {
   const PackedLayout& l = w_.layout();
-  const uint8_t* halves = w_.section(l.scales + (owner * l.groups + first) * kTileRows * 2);
-  table_.half_to_float(halves, count * kTileRows, out);
+  if (w_.format().scale_type == ScaleType::kF16) {
+    const uint8_t* halves = w_.section(factors + (owner * l.groups + first) * kTileRows * 2);
+    return table_.half_to_float(halves, count * kTileRows, out);
+  }
+  const int64_t per_super = kSuperGroupCols / w_.format().group;
+  for (const int64_t end = first + count; first < end;) {
+    const int64_t super = first / per_super;
+    const int64_t n = std::min(end, (super + 1) * per_super) - first;
+    alignas(64) float factor[kTileRows];
+    table_.half_to_float(w_.section(factors + (owner * l.supers + super) * kTileRows * 2),
+                         kTileRows, factor);
+    const uint8_t* bytes = w_.section(subs + (owner * l.groups + first) * kTileRows);
+    table_.scale_bytes(factor, reinterpret_cast<const int8_t*>(bytes), n, out);
+    out += n * kTileRows;
+    first += n;
+  }
 }
 
 void TileReader::HalfFactors(int64_t owner, int64_t unit, float* scales, float* mins) const {

@@ -50,11 +50,11 @@ class TileReader {
   // The factors of the two halves (16 columns each) of a unit: scales and mins [2][16]; mins only
   // where the format has them.
   void HalfFactors(int64_t owner, int64_t unit, float* scales, float* mins) const;
-  void Mins(int64_t owner, int64_t first, int64_t count, float* out) const {
-    w_.LoadMins(owner, first, count, out);
-  }
+  void Mins(int64_t owner, int64_t first, int64_t count, float* out) const;
 
  private:
+  void Factors(int64_t factors, int64_t subs, int64_t owner, int64_t first, int64_t count,
+               float* out) const;
   void ReadNm(int64_t tile, int64_t first, int64_t count, uint8_t* codes) const;
   const PackedMatrix& w_;
   const Int8Table& table_;

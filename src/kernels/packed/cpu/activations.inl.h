@@ -140,5 +140,15 @@ void HalfToFloatFn(const uint8_t* halves, int64_t n, float* out) {
   for (int64_t i = 0; i < n; i += kLanes) StoreF(out + i, LoadHalf(halves + 2 * i));
 }
 
+void ScaleBytes(const float* factor, const int8_t* bytes, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i, bytes += 16, out += 16) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {
+      const int64_t at = v * kLanes;
+      StoreF(out + at, MulF(LoadF(factor + at), ToF(LoadInt8(bytes + at))));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace edgewise::kernels::EW_PACKED_NAMESPACE

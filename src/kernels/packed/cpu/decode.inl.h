@@ -99,8 +99,63 @@ void DecodeDenseKernel(const TileDecode& d) {
   for (int v = 0; v < kVecs; ++v) StoreF(d.c + v * kLanes, kGrouped ? c[v] : span[v]);
 }
 
+// The same where each half of a unit has its own scale (groups of 16 columns).
+template <int BITS, bool kGrouped>
+void DecodeHalvesKernel(const TileDecode& d) {
+  constexpr bool kSignedW = BITS == 8 && kSignedPanel8;
+  DenseSource<BITS> source(d);
+  VF c[kVecs], span[kVecs];
+  for (int v = 0; v < kVecs; ++v) c[v] = span[v] = SetF(0.0f);
+  for (int64_t g = 0; g < d.segment_count; g += 2) {
+    const int32_t first = d.runs[d.segments[g].first_run].step;
+    const int32_t* sums = d.sums + static_cast<uint32_t>(first) / 4;
+    const int32_t sum[2] = {sums[1] - sums[0], sums[2] - sums[1]};
+    const int8_t* a = d.a + int64_t{4} * first;
+    VI acc[4][kVecs];  // two of each half
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {
+      acc[0][v] = SetI(-d.zero * sum[0]);
+      acc[2][v] = SetI(-d.zero * sum[1]);
+      acc[1][v] = acc[3][v] = SetI(0);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {
+      const VI code[8] = {source.template Step<0>(v), source.template Step<1>(v),
+                          source.template Step<2>(v), source.template Step<3>(v),
+                          source.template Step<4>(v), source.template Step<5>(v),
+                          source.template Step<6>(v), source.template Step<7>(v)};
+#pragma GCC unroll 8
+      for (int t = 0; t < 8; ++t) {
+        VI& to = acc[t / 4 * 2 + t % 2][v];
+        to = Dot<kSignedW>(to, code[t], BroadcastI(a + 4 * t));
+      }
+    }
+    source.Next();
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      const int32_t group = d.segments[g + h].weight_group;
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) {
+        const VI total = AddI(acc[2 * h][v], acc[2 * h + 1][v]);
+        span[v] = FmaF(ToF(total), ScaleAt(d, group, v), span[v]);
+      }
+      if (d.w_mins != nullptr) {
+        const VF s = SetF(static_cast<float>(sum[h]));
+        for (int v = 0; v < kVecs; ++v) {
+          span[v] = FmaF(LoadF(d.w_mins + int64_t{16} * group + v * kLanes), s, span[v]);
+        }
+      }
+      if constexpr (kGrouped) EndSegment(d, g + h, c, span);
+    }
+  }
+  for (int v = 0; v < kVecs; ++v) StoreF(d.c + v * kLanes, kGrouped ? c[v] : span[v]);
+}
+
 template <int BITS>
 void DecodeDense(const TileDecode& d) {
+  if (d.half_units) {
+    return d.grouped ? DecodeHalvesKernel<BITS, true>(d) : DecodeHalvesKernel<BITS, false>(d);
+  }
   if (d.grouped) return DecodeDenseKernel<BITS, true>(d);
   DecodeDenseKernel<BITS, false>(d);
 }
