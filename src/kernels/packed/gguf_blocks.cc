@@ -62,6 +62,13 @@ void ReadSmall(const BlockForm& form, const uint8_t* b, const BlockOut& out) {
     b += 4;
   }
   const int zero = form.has_min ? 0 : 1 << (form.bits - 1);
+  if (form.bits == 4) {
+    for (int j = 0; j < 16; ++j) {
+      out.q[j] = static_cast<int8_t>((b[j] & 15) - zero);
+      out.q[j + 16] = static_cast<int8_t>((b[j] >> 4) - zero);
+    }
+    return;
+  }
   for (uint32_t j = 0; j < 32; ++j) {
     const uint32_t nibble = j < 16 ? b[j] & 15u : b[j - 16] >> 4;
     const uint32_t code = nibble | ((high >> j) & 1) << 4;

@@ -87,10 +87,19 @@ class PackWriter {
   Status CheckCodes() const {
     const int low = f_.has_min ? 0 : -(1 << (f_.bits - 1));
     const int high = f_.has_min ? (1 << f_.bits) - 1 : -low - 1;
-    for (int64_t i = 0; i < f_.rows * f_.cols; ++i) {
-      if (w_.q[i] < low || w_.q[i] > high) {
-        return InvalidArgument(fmt::format("code {} at row {}, column {} does not fit {} bits",
-                                           w_.q[i], i / f_.cols, i % f_.cols, f_.bits));
+    // Row by row without an early end, so that the compiler may use vectors.
+    for (int64_t r = 0; r < f_.rows; ++r) {
+      const int8_t* q = w_.q + r * f_.cols;
+      int8_t least = 0, most = 0;
+      for (int64_t c = 0; c < f_.cols; ++c) {
+        least = std::min(least, q[c]);
+        most = std::max(most, q[c]);
+      }
+      if (least >= low && most <= high) continue;
+      for (int64_t c = 0; c < f_.cols; ++c) {
+        if (q[c] >= low && q[c] <= high) continue;
+        return InvalidArgument(
+            fmt::format("code {} at row {}, column {} does not fit {} bits", q[c], r, c, f_.bits));
       }
     }
     return Status::Ok();
@@ -185,11 +194,25 @@ class PackWriter {
     return Status::Ok();
   }
 
+  // cols is a multiple of kUnitCols.
   void WriteCodes(uint8_t* to, int64_t row0, int64_t col0, int64_t cols) {
-    for (int64_t r = 0; r < kTileRows; ++r) {
-      for (int64_t c = 0; c < cols; ++c) {
-        SetDenseCode(to, planes_, f_.bits, r, c, Code(row0 + r, col0 + c));
+    const bool all = w_.keep == nullptr || f_.structure == Structure::kBlock;
+    uint8_t codes[kTileRows][kUnitCols];
+    for (int64_t c0 = col0; c0 < col0 + cols; c0 += kUnitCols, to += 64 * f_.bits) {
+      const bool inside = all && row0 + kTileRows <= f_.rows && c0 + kUnitCols <= f_.cols;
+      for (int64_t r = 0; r < kTileRows; ++r) {
+        if (inside) {
+          const int8_t* q = w_.q + (row0 + r) * f_.cols + c0;
+          for (int64_t c = 0; c < kUnitCols; ++c) {
+            codes[r][c] = static_cast<uint8_t>(q[c] + f_.zero());
+          }
+        } else {
+          for (int64_t c = 0; c < kUnitCols; ++c) {
+            codes[r][c] = static_cast<uint8_t>(Code(row0 + r, c0 + c));
+          }
+        }
       }
+      SetUnit(to, planes_, codes);
     }
   }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/packed/format.h"
 
@@ -43,6 +44,28 @@ inline void SetDenseCode(uint8_t* tile, Planes planes, int bits, int64_t row, in
     unit[PlaneByte(width, row, c)] |=
         static_cast<uint8_t>((code & ((1 << width) - 1)) << PlaneShift(width, c));
     code >>= width;
+    unit += 64 * width;
+  }
+}
+
+// All codes of a unit, four columns at a time.
+inline void SetUnit(uint8_t* unit, Planes planes, const uint8_t (&codes)[kTileRows][kUnitCols]) {
+  int low = 0;
+  for (int p = 0; p < planes.count; ++p) {
+    const int width = planes.width[p], steps = 8 / width;
+    const uint32_t mask = ((1u << width) - 1) * 0x01010101u;
+    for (int piece = 0; piece < width; ++piece) {
+      for (int64_t r = 0; r < kTileRows; ++r) {
+        uint32_t fields = 0;
+        for (int s = 0; s < steps; ++s) {
+          uint32_t four;
+          std::memcpy(&four, codes[r] + 4 * (piece * steps + s), 4);
+          fields |= ((four >> low) & mask) << (s * width);
+        }
+        std::memcpy(unit + piece * 64 + 4 * r, &fields, 4);
+      }
+    }
+    low += width;
     unit += 64 * width;
   }
 }
