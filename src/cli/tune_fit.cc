@@ -35,9 +35,12 @@ int64_t Resident(const ExecContext& ctx) {
 // Of the units that are used when the states below the windows are all cached.
 int64_t UsedBytes(const model::WeightStream& stream, const std::vector<tune::Exit>& exits) {
   std::vector<bool> used(static_cast<size_t>(stream.units()), false);
-  used[static_cast<size_t>(stream.head_unit())] = true;
+  for (int64_t b = 0; b < stream.head_blocks(); ++b) {
+    used[static_cast<size_t>(stream.head_unit(b))] = true;
+  }
   for (const tune::Exit& e : exits) {
-    if (e.begin == 0) used[static_cast<size_t>(stream.embedding_unit())] = true;
+    if (e.begin == 0 && !stream.CanGather())
+      used[static_cast<size_t>(stream.embedding_unit())] = true;
     for (int64_t l = e.begin; l < e.end; ++l)
       used[static_cast<size_t>(stream.layer_unit(l))] = true;
   }
@@ -95,6 +98,7 @@ Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) 
   request_.runtime_bytes += beside;
   cached_ = cached;
   complete_ = edge->trunk().Complete();
+  request_.whole_head = edge->TakesWholeHead();
   request_.method.recompute = flags_.recompute;
   edge->SetRecompute(true);
   recomputed_ = edge->MemoryNeeded();
@@ -162,7 +166,7 @@ Status TuneFit::Probe(tune::EdgeMethod& edge, PredictRequest* request) {
   edge.SetGroup(1);
   if (model::WeightStream* stream = model_.stream(); stream != nullptr) {
     stream->Expect({});
-    EW_RETURN_IF_ERROR(stream->SetBudget(stream->largest_unit_bytes()));
+    EW_RETURN_IF_ERROR(stream->SetBudget(stream->least_bytes(request_.whole_head)));
   }
   const kernels::HeadLossResult& after = edge.head_blocks();
   const auto blocks = static_cast<double>(after.blocks - before.blocks);
@@ -211,6 +215,7 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
     const tune::EdgeOptions& o = edge->options();
     r.head_skip_below = o.head_skip_below;
     r.head_rank = o.head_lora_rank;
+    r.whole_head = request_.whole_head;
     r.integer_backward = o.backward == kernels::BackwardMode::kInteger;
     for (size_t e = 0; e < edge->exits().size(); ++e) {
       const tune::Exit& exit = edge->exits()[e];

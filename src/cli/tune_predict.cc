@@ -34,6 +34,7 @@ model::WorkloadOptions OptionsOf(const PredictRequest& r, const MeanBatch& batch
   o.integer_backward = r.integer_backward;
   o.head_skip_below = r.head_skip_below;
   o.head_kept_share = r.head_kept_share;
+  o.whole_head = r.whole_head;
   return o;
 }
 
@@ -55,7 +56,8 @@ double Forward(const plan::Device& device, const plan::Workload& w) {
   double seconds = 0;
   for (const plan::Stage& s : w.stages) {
     // The head's gradient is the half of it.
-    if (!s.backward) seconds += schedule::CostOf(device, s).seconds * (s.name == "head" ? 0.5 : 1);
+    const bool head = s.name.starts_with("head");
+    if (!s.backward) seconds += schedule::CostOf(device, s).seconds * (head ? 0.5 : 1);
   }
   return seconds;
 }

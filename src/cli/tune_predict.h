@@ -40,6 +40,7 @@ struct PredictRequest {
   // With a teacher, measured seconds a token: of its states, and of the window's head, which looks
   // at the logits of both (in place of what is predicted for it).
   double teacher_seconds = 0, teacher_head_seconds = 0;
+  bool whole_head = false;      // wanted at once, not in blocks
   bool recompute = false;
   int64_t grad_accum = 1;
   int64_t validations = 0;

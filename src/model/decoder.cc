@@ -208,9 +208,8 @@ Result<std::span<const float>> Decoder::Step(int32_t token) { return Prefill({&t
 
 Result<std::span<const float>> Decoder::LastLogits(int64_t rows) {
   const int64_t width = model_.config().hidden;
-  EW_ASSIGN(const HeldWeights held, HeldWeights::Head(model_));
-  ComputeLogits(ctx_, model_, 1, hidden_.data() + (rows - 1) * width, normed_.data(), nullptr,
-                logits_.data());
+  EW_RETURN_IF_ERROR(ComputeLogits(ctx_, model_, 1, hidden_.data() + (rows - 1) * width,
+                                   normed_.data(), nullptr, logits_.data()));
   return std::span<const float>(logits_.span());
 }
 

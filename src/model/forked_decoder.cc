@@ -244,7 +244,6 @@ void ForkedDecoder::KeepTapRows(const Segment& s, int64_t n) {
 // Logits of the exits [first, first + count): one product when they share the model's head.
 Status ForkedDecoder::Logits(int first, int count) {
   const ModelConfig& c = model_.config();
-  EW_ASSIGN(const HeldWeights held, HeldWeights::Head(model_));
   Buffers& b = *buffers_;
   for (int k = first; k < first + count; ++k) {
     const ExitHead head = exits_.exit(k).Head();
@@ -253,14 +252,18 @@ Status ForkedDecoder::Logits(int first, int count) {
                             head.norm != nullptr ? head.norm : model_.weights().final_norm,
                             b.normed.data() + k * c.hidden, nullptr);
     if (b.one_head) continue;
-    const kernels::WeightRef& w = head.head != nullptr ? *head.head : model_.weights().head;
-    kernels::LinearForward(ctx_, 1, b.normed.data() + k * c.hidden, c.hidden, w, nullptr,
-                           b.logits.data() + k * c.vocab, c.vocab);
+    const float* x = b.normed.data() + k * c.hidden;
+    float* out = b.logits.data() + k * c.vocab;
+    if (head.head != nullptr) {
+      kernels::LinearForward(ctx_, 1, x, c.hidden, *head.head, nullptr, out, c.vocab);
+    } else {
+      EW_RETURN_IF_ERROR(HeadForward(ctx_, model_, 1, x, out));
+    }
   }
   float* logits = b.logits.data() + first * c.vocab;
   if (b.one_head) {
-    kernels::LinearForward(ctx_, count, b.normed.data() + first * c.hidden, c.hidden,
-                           model_.weights().head, nullptr, logits, c.vocab);
+    EW_RETURN_IF_ERROR(
+        HeadForward(ctx_, model_, count, b.normed.data() + first * c.hidden, logits));
   }
   for (int k = first; k < first + count; ++k) {
     const ExitHead head = exits_.exit(k).Head();

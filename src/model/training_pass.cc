@@ -31,6 +31,12 @@ class Stopwatch {
   std::chrono::steady_clock::time_point last_;
 };
 
+// Whether the head is taken block by block: the fused loss does.
+bool InBlocks(const Model& model, const PassOptions& o) {
+  return model.stream() != nullptr && o.head.head == nullptr && o.teacher == nullptr &&
+         !o.whole_head;
+}
+
 }  // namespace
 
 Status Reserve(AlignedBuffer& buffer, int64_t bytes, const char* what) {
@@ -147,6 +153,34 @@ Result<kernels::HeadLossResult> TrainingPass::Impl::Loss(const kernels::HeadLoss
   return WholeHeadLoss(ctx, args, backward, o.whole_head ? 0 : kTeacherRows, o.teacher);
 }
 
+kernels::HeadLossArgs TrainingPass::Impl::HeadArgs(const TokenBatch& batch, const PassOptions& o,
+                                                   const PassLayout& layout) const {
+  const ExitHead& head = o.head;
+  kernels::HeadLossArgs args;
+  args.tokens = batch.size();
+  args.hidden = layout.scratch.normed;
+  args.head = head.head != nullptr ? *head.head : model.weights().head;
+  args.targets = batch.targets.data();
+  args.softcap = config().logit_softcap;
+  args.token_loss = o.token_loss;
+  args.lora_r = head.lora_r;
+  args.lora_scale = head.lora_scale;
+  args.lora_a = head.lora_a;
+  args.lora_b = head.lora_b;
+  args.skip_below = o.head_skip_below;
+  args.backward = o.backward.mode;
+  if (!layout.backward) return args;
+  const float* dgain = head.norm != nullptr ? head.dnorm : o.gradients->final_norm;
+  const bool down = layout.lowest < layout.end || dgain != nullptr ||
+                    (layout.begin == 0 && o.gradients->embedding != nullptr);
+  args.grad_scale = static_cast<float>(o.grad_scale);
+  args.dhidden = down ? layout.scratch.dnormed : nullptr;
+  args.dhead = head.head != nullptr ? head.dhead : o.gradients->head;
+  args.dlora_a = head.dlora_a;
+  args.dlora_b = head.dlora_b;
+  return args;
+}
+
 // Final norm, LM head, loss; the gradient at the last layer's output goes to layout.dhidden.
 Result<kernels::HeadLossResult> TrainingPass::Impl::Head(const TokenBatch& batch,
                                                          const PassOptions& o,
@@ -163,34 +197,19 @@ Result<kernels::HeadLossResult> TrainingPass::Impl::Head(const TokenBatch& batch
                           layout.hidden, gain, normed, layout.final_rstd);
   if (o.observe) o.observe(-1, normed);
 
-  kernels::HeadLossArgs args;
-  args.tokens = n;
-  args.hidden = normed;
-  args.head = head.head != nullptr ? *head.head : model.weights().head;
-  args.targets = batch.targets.data();
-  args.softcap = c.logit_softcap;
-  args.token_loss = o.token_loss;
-  args.lora_r = head.lora_r;
-  args.lora_scale = head.lora_scale;
-  args.lora_a = head.lora_a;
-  args.lora_b = head.lora_b;
-  args.skip_below = o.head_skip_below;
-  args.backward = o.backward.mode;
-  if (!layout.backward) return Loss(args, o);
-
-  float* dgain = head.norm != nullptr ? head.dnorm : o.gradients->final_norm;
-  const bool down = layout.lowest < layout.end || dgain != nullptr ||
-                    (layout.begin == 0 && o.gradients->embedding != nullptr);
-  args.grad_scale = static_cast<float>(o.grad_scale);
-  args.dhidden = down ? layout.scratch.dnormed : nullptr;
-  args.dhead = head.head != nullptr ? head.dhead : o.gradients->head;
-  args.dlora_a = head.dlora_a;
-  args.dlora_b = head.dlora_b;
+  kernels::HeadLossArgs args = HeadArgs(batch, o, layout);
+  std::optional<HeldHeadBlocks> blocks;
+  if (InBlocks(model, o)) {
+    blocks.emplace(*model.stream(), c.vocab);
+    args.source = &*blocks;
+  }
   EW_ASSIGN(const kernels::HeadLossResult result, Loss(args, o));
-  if (down) {
+  if (blocks) EW_RETURN_IF_ERROR(blocks->status());
+  if (args.dhidden != nullptr) {
     kernels::RmsNormBackward(ctx, n, c.hidden, c.norm_plus_one, layout.hidden, gain,
                              layout.final_rstd, layout.scratch.dnormed, layout.dhidden,
-                             /*accumulate_dx=*/false, dgain);
+                             /*accumulate_dx=*/false,
+                             head.norm != nullptr ? head.dnorm : o.gradients->final_norm);
   }
   return result;
 }
@@ -275,10 +294,21 @@ Result<std::vector<kernels::HeadLossResult>> TrainingPass::Impl::RunRows(
 
   // A head of the exit's own is always in memory.
   const bool embeds = rows[0].o.start_hidden == nullptr;
+  std::vector<int64_t> head_rows;
+  if (InBlocks(model, common)) {
+    HeldHeadBlocks blocks(*model.stream(), config().vocab);
+    for (const Row& row : rows) {
+      kernels::HeadLossArgs args = HeadArgs(row.batch, row.o, row.layout);
+      args.source = &blocks;
+      const std::vector<int64_t> order = kernels::HeadLossOrder(ctx, args);
+      head_rows.insert(head_rows.end(), order.begin(), order.end());
+    }
+  }
   ExpectPass(model, {.embedding = embeds,
                      .begin = shape.begin,
                      .end = shape.end,
                      .head = common.head.head == nullptr,
+                     .head_rows = std::move(head_rows),
                      .lowest = shape.backward ? shape.lowest : -1,
                      .again = true});
   for (Row& row : rows) {
@@ -314,7 +344,7 @@ Result<std::vector<kernels::HeadLossResult>> TrainingPass::Impl::RunRows(
   std::vector<kernels::HeadLossResult> results;
   {
     std::optional<HeldWeights> held;
-    if (common.head.head == nullptr) {
+    if (common.head.head == nullptr && !InBlocks(model, common)) {
       EW_ASSIGN(HeldWeights taken, HeldWeights::Head(model));
       held.emplace(std::move(taken));
     }

@@ -104,9 +104,9 @@ struct PassOptions {
 };
 
 // logits [rows, vocab] = head(norm(hidden [rows, hidden])). Scratch: normed [rows, hidden], xa
-// [rows, head.lora_r] (may be null when that is 0).
-void ComputeLogits(ExecContext& ctx, const Model& model, int64_t rows, const float* hidden,
-                   float* normed, float* xa, float* logits, const ExitHead& head = {});
+// [rows, head.lora_r] (may be null when that is 0). Error: a streamed head could not be read.
+Status ComputeLogits(ExecContext& ctx, const Model& model, int64_t rows, const float* hidden,
+                     float* normed, float* xa, float* logits, const ExitHead& head = {});
 
 struct PassMemory {
   int64_t activations = 0;  // kept from forward to backward

@@ -11,8 +11,6 @@
 
 namespace edgewise::model {
 
-using kernels::WeightRef;
-
 Status TrainingPass::Forward(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
                              float* hidden, int activation_bits, bool exact_forward) {
   return impl_->RunInPlace(batch, range, lora, activation_bits, exact_forward, nullptr, nullptr,
@@ -92,28 +90,30 @@ Status TrainingPass::Logits(int64_t rows, const float* hidden, float* logits,
   Carver carver(p.scratch.data());
   float* normed = carver.Floats(rows * c.hidden);
   float* xa = carver.Floats(rows * head.lora_r);
-  EW_ASSIGN(const HeldWeights held, HeldWeights::Head(p.model));
-  ComputeLogits(p.ctx, p.model, rows, hidden, normed, xa, logits, head);
-  return Status::Ok();
+  return ComputeLogits(p.ctx, p.model, rows, hidden, normed, xa, logits, head);
 }
 
-void ComputeLogits(ExecContext& ctx, const Model& model, int64_t rows, const float* hidden,
-                   float* normed, float* xa, float* logits, const ExitHead& head) {
+Status ComputeLogits(ExecContext& ctx, const Model& model, int64_t rows, const float* hidden,
+                     float* normed, float* xa, float* logits, const ExitHead& head) {
   const ModelConfig& c = model.config();
   kernels::RmsNormForward(ctx, rows, c.hidden, static_cast<float>(c.norm_eps), c.norm_plus_one,
                           hidden, head.norm != nullptr ? head.norm : model.weights().final_norm,
                           normed, nullptr);
-  const WeightRef& w = head.head != nullptr ? *head.head : model.weights().head;
-  kernels::LinearForward(ctx, rows, normed, c.hidden, w, nullptr, logits, c.vocab);
+  if (head.head != nullptr) {
+    kernels::LinearForward(ctx, rows, normed, c.hidden, *head.head, nullptr, logits, c.vocab);
+  } else {
+    EW_RETURN_IF_ERROR(HeadForward(ctx, model, rows, normed, logits));
+  }
   if (head.lora_r > 0) {
     kernels::LoraForward(ctx, rows, c.hidden, c.vocab, head.lora_r, head.lora_scale, normed,
                          c.hidden, head.lora_a, head.lora_b, xa, logits, c.vocab);
   }
-  if (c.logit_softcap <= 0) return;
+  if (c.logit_softcap <= 0) return Status::Ok();
   const float cap = c.logit_softcap;
   ctx.ParallelFor(rows * c.vocab, 1 << 14, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) logits[i] = cap * std::tanh(logits[i] / cap);
   });
+  return Status::Ok();
 }
 
 }  // namespace edgewise::model

@@ -37,6 +37,8 @@ struct TrainingPass::Impl {
   Status RunInPlace(const TokenBatch& batch, LayerRange range, const LoraAdapter* lora,
                     int activation_bits, bool exact_forward, const LayerWeights* weights,
                     LinearObserver* observer, float* hidden);
+  kernels::HeadLossArgs HeadArgs(const TokenBatch& batch, const PassOptions& options,
+                                 const PassLayout& layout) const;
   Result<kernels::HeadLossResult> Head(const TokenBatch& batch, const PassOptions& options,
                                        const PassLayout& layout);
   Result<kernels::HeadLossResult> Loss(const kernels::HeadLossArgs& args, const PassOptions& o);

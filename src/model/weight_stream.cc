@@ -41,29 +41,46 @@ Result<std::unique_ptr<WeightStream>> WeightStream::Create(std::vector<StreamedM
   s->weights_ = weights;
   s->layers_ = config.num_layers();
   s->tied_ = config.tied;
-  s->units_.resize(static_cast<size_t>(s->layers_ + (config.tied ? 1 : 2)));
+  s->units_.resize(static_cast<size_t>(s->layers_));
+  std::optional<StreamedMatrix> embedding, head;
   for (StreamedMatrix& m : matrices) {
-    const int64_t unit = m.id.role == WeightRole::kEmbedding ? s->embedding_unit()
-                         : m.id.role == WeightRole::kHead    ? s->head_unit()
-                                                             : m.id.layer;
-    EW_RETURN_IF_ERROR(
-        s->AddMatrix(std::move(m), &s->units_[static_cast<size_t>(unit)], options.direct_io));
+    if (m.id.role == WeightRole::kEmbedding) {
+      embedding = std::move(m);
+    } else if (m.id.role == WeightRole::kHead) {
+      head = std::move(m);
+    } else {
+      EW_RETURN_IF_ERROR(s->AddMatrix(m, &s->units_[static_cast<size_t>(m.id.layer)]));
+    }
   }
-  for (Unit& unit : s->units_) s->LayOut(&unit);
+  if (embedding) EW_RETURN_IF_ERROR(s->AddEmbedding(*embedding));
+  if (config.tied) head = embedding;
+  s->head_begin_ = s->units();
+  if (config.tied && !s->CanGather()) s->head_begin_ = s->embedding_unit();
+  if (head) EW_RETURN_IF_ERROR(s->AddHead(*head, config));
+  for (Unit& unit : s->units_) {
+    if (!unit.in_place) s->LayOut(&unit);
+  }
   if (options.budget_bytes < s->largest_unit_bytes()) {
     return BudgetTooSmall(options.budget_bytes, s->largest_unit_bytes());
   }
   // Addresses of units_ no longer change: what points into it can be handed out.
+  const auto set = [&](Matrix& m) {
+    const std::vector<int64_t> shape = ShapeOf(config, m.from.id);
+    MatrixOf(*weights, m.from.id) = {shape[0],
+                                     shape[1],
+                                     m.from.dtype,
+                                     nullptr,
+                                     m.from.packed ? 0 : shape[1],
+                                     m.from.packed ? &m.packed : nullptr};
+  };
   for (Unit& unit : s->units_) {
-    for (Matrix& m : unit.matrices) {
-      kernels::WeightRef& ref = MatrixOf(*weights, m.from.id);
-      const std::vector<int64_t> shape = ShapeOf(config, m.from.id);
-      ref = {shape[0],
-             shape[1],
-             m.from.dtype,
-             nullptr,
-             m.from.packed ? 0 : shape[1],
-             m.from.packed ? &m.packed : nullptr};
+    for (Matrix& m : unit.matrices) set(m);
+  }
+  if (s->embedding_) set(*s->embedding_);
+  if (s->head_) {
+    set(*s->head_);
+    if (!s->head_->from.packed) {
+      MatrixOf(*weights, s->head_->from.id).data = s->region_.data() + s->head_->at;
     }
   }
   if (config.tied) weights->head = weights->embedding;
@@ -80,13 +97,17 @@ WeightStream::~WeightStream() {
   if (thread_.joinable()) thread_.join();
 }
 
-Status WeightStream::AddMatrix(StreamedMatrix matrix, Unit* unit, bool direct) {
-  size_t file = 0;
-  while (file < files_.size() && files_[file]->path() != matrix.path) ++file;
-  if (file == files_.size()) {
-    EW_ASSIGN(auto opened, StreamedFile::Open(matrix.path, direct));
-    files_.push_back(std::move(opened));
+Result<size_t> WeightStream::OpenFile(const std::string& path) {
+  for (size_t file = 0; file < files_.size(); ++file) {
+    if (files_[file]->path() == path) return file;
   }
+  EW_ASSIGN(auto opened, StreamedFile::Open(path, options_.direct_io));
+  files_.push_back(std::move(opened));
+  return files_.size() - 1;
+}
+
+Status WeightStream::AddMatrix(StreamedMatrix matrix, Unit* unit) {
+  EW_ASSIGN(const size_t file, OpenFile(matrix.path));
   const int64_t begin = Down(matrix.offset);
   const int64_t end = RoundUp(matrix.offset + matrix.bytes, kBlock);
   unit->pieces.push_back({file, begin, end - begin, matrix.offset + matrix.bytes - begin, 0});
@@ -141,6 +162,16 @@ int64_t WeightStream::largest_unit_bytes() const {
   return bytes;
 }
 
+int64_t WeightStream::head_bytes() const {
+  int64_t bytes = 0;
+  for (int64_t b = 0; b < head_blocks(); ++b) bytes += unit_bytes(head_unit(b));
+  return bytes;
+}
+
+int64_t WeightStream::least_bytes(bool whole_head) const {
+  return whole_head ? std::max(largest_unit_bytes(), head_bytes()) : largest_unit_bytes();
+}
+
 int64_t WeightStream::resident_bytes() const {
   const std::lock_guard lock(mutex_);
   return resident_;
@@ -159,13 +190,19 @@ Status WeightStream::SetBudget(int64_t bytes) {
   for (Unit& u : units_) {
     if (resident_ <= bytes) break;
     if (u.state != State::kPresent || u.held > 0) continue;
-    u.buffer.Reset();
-    u.state = State::kAbsent;
-    resident_ -= u.bytes;
+    Drop(&u);
   }
   spare_.Reset();
   work_.notify_all();
   return Status::Ok();
+}
+
+void WeightStream::Drop(Unit* unit) {
+  unit->state = State::kAbsent;
+  resident_ -= unit->bytes;
+  unit->buffer.Reset();
+  if (!unit->in_place) return;
+  for (const Piece& p : unit->pieces) region_.Drop(p.at, p.length);
 }
 
 void WeightStream::Expect(std::vector<int32_t> units, int64_t after) {
@@ -242,14 +279,11 @@ void WeightStream::Loop() {
     Unit& unit = units_[static_cast<size_t>(chosen)];
     for (int64_t u : evict) {
       Unit& gone = units_[static_cast<size_t>(u)];
-      gone.state = State::kAbsent;
-      resident_ -= gone.bytes;
       // Pages that are there already need not be made again for a unit of the same size.
-      if (gone.bytes == unit.bytes && spare_.size() == 0) {
+      if (gone.bytes == unit.bytes && spare_.size() == 0 && !gone.in_place && !unit.in_place) {
         spare_ = std::move(gone.buffer);
-      } else {
-        gone.buffer.Reset();
       }
+      Drop(&gone);
     }
     if (spare_.size() == static_cast<size_t>(unit.bytes)) unit.buffer = std::move(spare_);
     spare_.Reset();
@@ -266,9 +300,7 @@ void WeightStream::Loop() {
     if (status.ok()) {
       unit.state = State::kPresent;
     } else {
-      unit.state = State::kAbsent;
-      unit.buffer.Reset();
-      resident_ -= unit.bytes;
+      Drop(&unit);
       failure_ = status;
     }
     ready_.notify_all();
@@ -276,6 +308,10 @@ void WeightStream::Loop() {
 }
 
 Status WeightStream::Load(Unit* unit) {
+  if (unit->in_place) {
+    for (const Piece& p : unit->pieces) EW_RETURN_IF_ERROR(ReadInPlace(p));
+    return Status::Ok();
+  }
   if (unit->buffer.size() == 0) {
     try {
       unit->buffer = AlignedBuffer(static_cast<size_t>(unit->bytes));
@@ -309,7 +345,6 @@ Status WeightStream::Bind(Unit* unit) {
       }
     } else {
       MatrixOf(*weights_, m.from.id).data = data;
-      if (tied_ && m.from.id.role == WeightRole::kEmbedding) weights_->head.data = data;
     }
   }
   unit->verified = true;
@@ -327,6 +362,12 @@ Status WeightStream::Acquire(int64_t unit) {
     if (next < static_cast<int64_t>(order_.size())) cursor_ = next + 1;
   }
   u.held += 1;
+  int64_t held = 0;
+  for (const Unit& other : units_) held += other.held > 0 ? other.bytes : 0;
+  if (held > options_.budget_bytes) {
+    u.held -= 1;
+    return BudgetTooSmall(options_.budget_bytes, held);
+  }
   if (u.bytes == 0 || u.state == State::kPresent) {
     lock.unlock();
     work_.notify_all();
@@ -349,33 +390,6 @@ void WeightStream::Release(int64_t unit) {
     units_[static_cast<size_t>(unit)].held -= 1;
   }
   work_.notify_all();
-}
-
-bool WeightStream::CanGather() const {
-  const Unit& u = units_[static_cast<size_t>(embedding_unit())];
-  return u.matrices.size() == 1 && !u.matrices[0].from.packed;
-}
-
-DType WeightStream::embedding_dtype() const {
-  return units_[static_cast<size_t>(embedding_unit())].matrices[0].from.dtype;
-}
-
-Status WeightStream::Gather(std::span<const int32_t> ids, std::byte* out) {
-  const StreamedMatrix& m = units_[static_cast<size_t>(embedding_unit())].matrices[0].from;
-  const kernels::WeightRef& ref = weights_->embedding;
-  const int64_t row = ref.cols * static_cast<int64_t>(DTypeBytes(m.dtype));
-  const Unit& unit = units_[static_cast<size_t>(embedding_unit())];
-  const StreamedFile& file = *files_[unit.pieces[0].file];
-  AlignedBuffer buffer(
-      static_cast<size_t>(std::max(kSmallestBuffer, RoundUp(row, kBlock) + kBlock)));
-  for (int32_t id : ids) {
-    const int64_t begin = m.offset + id * row, at = Down(begin);
-    EW_RETURN_IF_ERROR(
-        file.Read(at, RoundUp(begin + row - at, kBlock), begin + row - at, buffer.as<std::byte>()));
-    std::copy_n(buffer.as<std::byte>() + (begin - at), row, out);
-    out += row;
-  }
-  return Status::Ok();
 }
 
 }  // namespace edgewise::model

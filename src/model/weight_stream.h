@@ -1,8 +1,9 @@
-// Weights that do not fit into memory: units (a layer, the embedding, the head) are read from disk
-// into memory by a thread of their own while other units compute, and dropped again. What is kept
-// is decided by the order of use, which is known: the unit whose next use lies farthest ahead goes
-// first (Belady, IBM Systems Journal 1966), so with room for more than two units a backward pass
-// finds the upper layers still there.
+// Weights that do not fit into memory: units (a layer, a block of the head's rows) are read from
+// disk into memory by a thread of their own while other units compute, and dropped again. Of the
+// embedding only the rows of a batch's tokens are read. What is kept is decided by the order of
+// use, which is known: the unit whose next use lies farthest ahead goes first (Belady, IBM Systems
+// Journal 1966), so with room for more than two units a backward pass finds the upper layers still
+// there.
 #pragma once
 
 #include <condition_variable>
@@ -10,14 +11,18 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "base/reserved_memory.h"
 #include "base/status.h"
+#include "exec/context.h"
 #include "io/streamed_file.h"
+#include "kernels/packed/header.h"
 #include "kernels/packed/packed_matrix.h"
 #include "model/weight_table.h"
 
@@ -26,6 +31,7 @@ namespace edgewise::model {
 struct StreamOptions {
   int64_t budget_bytes = 0;  // of weights in memory at a time; 0: weights are not streamed
   bool direct_io = false;    // leave the page cache out
+  int64_t head_block_bytes = int64_t{8} << 20;    // the most of a block of the head
   const kernels::KernelTuning* tuning = nullptr;  // of packed matrices; null: none
 };
 
@@ -56,14 +62,21 @@ class WeightStream {
   WeightStream(const WeightStream&) = delete;
   WeightStream& operator=(const WeightStream&) = delete;
 
-  // Units: layers by their numbers, then the embedding, then the head (the same unit when tied).
+  // Units: layers by their numbers, then an embedding that is not gathered, then the head's blocks
+  // of rows (a sparse head: one block; tied: that is the embedding, too).
   int64_t layer_unit(int64_t layer) const { return layer; }
   int64_t embedding_unit() const { return layers_; }
-  int64_t head_unit() const { return tied_ ? layers_ : layers_ + 1; }
+  int64_t head_unit(int64_t block) const { return head_begin_ + block; }
+  int64_t head_blocks() const { return units() - head_begin_; }
+  // The head's rows: those of block b are [b head_block_rows(), ...).
+  int64_t head_block_rows() const { return head_block_rows_; }
+  int64_t head_bytes() const;
   int64_t unit_bytes(int64_t unit) const { return units_[static_cast<size_t>(unit)].bytes; }
   int64_t units() const { return static_cast<int64_t>(units_.size()); }
   int64_t total_bytes() const;
   int64_t largest_unit_bytes() const;
+  // What must fit where the head is wanted as a whole.
+  int64_t least_bytes(bool whole_head) const;
   int64_t budget_bytes() const { return options_.budget_bytes; }
 
   // The units that will be acquired from now on, in this order; then, it is taken, `after` and the
@@ -76,11 +89,10 @@ class WeightStream {
 
   // Changes the budget from now on (kOutOfMemory as for Create).
   Status SetBudget(int64_t bytes);
-  // Dense embeddings only: the rows `ids` -> out [ids.size(), row bytes], read one by one. False:
-  // the embedding is packed, or in memory anyway: acquire it.
-  bool CanGather() const;
-  Status Gather(std::span<const int32_t> ids, std::byte* out);
-  DType embedding_dtype() const;
+  // Whether the embedding's rows can be read one by one (it is not sparse): then it is no unit.
+  bool CanGather() const { return embedding_.has_value(); }
+  // The rows `ids`, times `scale` -> out [ids.size(), hidden], fp32. Error: reading failed.
+  Status Gather(ExecContext& ctx, std::span<const int32_t> ids, float scale, float* out) const;
   // The form of a packed matrix, from its header in the file (a read of one block). Error: reading
   // failed; kNotFound: the matrix is dense or not streamed.
   Result<kernels::PackedFormat> ReadFormat(const WeightId& id) const;
@@ -109,13 +121,21 @@ class WeightStream {
     std::vector<Piece> pieces;
     int64_t bytes = 0;
     bool verified = false;
+    bool in_place = false;  // a block of the head: its place is in region_, the pieces' `at` too
     State state = State::kAbsent;
     int held = 0;
     AlignedBuffer buffer;
   };
 
   WeightStream() = default;
-  Status AddMatrix(StreamedMatrix matrix, Unit* unit, bool direct);
+  Result<size_t> OpenFile(const std::string& path);
+  Status AddMatrix(StreamedMatrix matrix, Unit* unit);
+  // Gathered where it can be, else a unit.
+  Status AddEmbedding(StreamedMatrix matrix);
+  // As the last units: blocks of rows; a sparse one is one unit like any other.
+  Status AddHead(const StreamedMatrix& matrix, const ModelConfig& config);
+  Status ReadInPlace(const Piece& piece);
+  void Drop(Unit* unit);
   void LayOut(Unit* unit);
   void Loop();
   // The next unit to read and, when there is room, what has to go for it; -1: nothing to do.
@@ -127,13 +147,19 @@ class WeightStream {
   Status Load(Unit* unit);
   Status Bind(Unit* unit);
   const StreamedMatrix* FindMatrix(const WeightId& id) const;
+  Result<kernels::PackedHeader> ReadHeader(const StreamedMatrix& matrix);
 
   StreamOptions options_;
   ModelWeights* weights_ = nullptr;
   int64_t layers_ = 0;
   bool tied_ = false;
+  int64_t head_begin_ = 0, head_block_rows_ = 0;
   std::vector<std::unique_ptr<StreamedFile>> files_;
   std::vector<Unit> units_;
+  ReservedMemory region_;                        // the whole head's addresses
+  std::optional<Matrix> head_;                   // that lies there
+  std::optional<Matrix> embedding_;              // that is gathered; `packed` is empty
+  kernels::PackedHeader embedding_header_ = {};  // of a packed one
 
   mutable std::mutex mutex_;
   std::condition_variable work_, ready_;

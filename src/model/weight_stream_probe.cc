@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/checked.h"
-#include "kernels/packed/header.h"
+#include "model/matrix_sections.h"
 #include "model/weight_stream.h"
 
 namespace edgewise::model {
@@ -21,6 +21,9 @@ double Now() {
 }  // namespace
 
 const StreamedMatrix* WeightStream::FindMatrix(const WeightId& id) const {
+  for (const auto* matrix : {&embedding_, &head_}) {
+    if (*matrix && (*matrix)->from.id.role == id.role) return &(*matrix)->from;
+  }
   for (const Unit& unit : units_) {
     for (const Matrix& m : unit.matrices) {
       if (m.from.id.role == id.role && m.from.id.layer == id.layer && m.from.id.kind == id.kind) {
@@ -47,16 +50,7 @@ Result<kernels::PackedFormat> WeightStream::ReadFormat(const WeightId& id) const
     EW_RETURN_IF_ERROR(file->Read(begin, RoundUp(needed, kBlock), needed, buffer.as<std::byte>()));
     kernels::PackedHeader h;
     std::memcpy(&h, buffer.as<std::byte>() + (m->offset - begin), sizeof h);
-    kernels::PackedFormat f;
-    f.rows = static_cast<int64_t>(h.rows);
-    f.cols = static_cast<int64_t>(h.cols);
-    f.bits = h.bits;
-    f.structure = static_cast<kernels::Structure>(h.structure);
-    f.group = h.group;
-    f.nm_n = h.nm_n;
-    f.nm_m = h.nm_m;
-    f.block_cols = h.block_cols;
-    return f;
+    return FormatOf(h);
   }
   return NotFound("the matrix has no file");
 }
@@ -71,10 +65,12 @@ Result<double> WeightStream::MeasureRead(int64_t bytes) const {
     if (unit.bytes == 0) continue;
     const double start = Now();
     // As when it is loaded: into pages that are not there yet.
-    AlignedBuffer buffer(static_cast<size_t>(unit.bytes));
+    AlignedBuffer buffer(static_cast<size_t>(std::max(unit.bytes, kSmallestBuffer)));
+    int64_t at = 0;
     for (const Piece& p : unit.pieces) {
       EW_RETURN_IF_ERROR(
-          files_[p.file]->Read(p.offset, p.length, p.needed, buffer.as<std::byte>() + p.at));
+          files_[p.file]->Read(p.offset, p.length, p.needed, buffer.as<std::byte>() + at));
+      at += p.length;
     }
     seconds += Now() - start;
     done += unit.bytes;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <span>
 
+#include "base/checked.h"
 #include "model/matrix_form.h"
 #include "model/pass_layout.h"
 #include "model/weights.h"
@@ -77,7 +78,7 @@ class Describer {
       if (l >= train_from) s.kept_bytes = Kept(l);
       w.stages.push_back(std::move(s));
     }
-    w.stages.push_back(HeadStage(static_cast<int32_t>(w.units.size()) - 1));
+    AddHead(&w);
     lowest_ = train_from;
     for (int64_t l = end - 1; l >= train_from; --l) w.stages.push_back(Layer(l, true, true));
     Memory(begin, end, train_from, &w);
@@ -97,21 +98,30 @@ class Describer {
       if (stream != nullptr) bytes = stream->unit_bytes(stream->layer_unit(l));
       w->units.push_back({fmt::format("layer {}", l), bytes});
     }
-    const auto of = [&](int64_t unit) {
-      return stream != nullptr ? stream->unit_bytes(unit) : head_.bytes;
-    };
-    if (!c_.tied) {
-      w->units.push_back({"embedding", of(stream != nullptr ? stream->embedding_unit() : 0)});
+    // Of an embedding only rows are read, unless it is sparse.
+    if (stream != nullptr && !stream->CanGather() && !c_.tied) {
+      w->units.push_back({"embedding", stream->unit_bytes(stream->embedding_unit())});
     }
-    w->units.push_back(
-        {c_.tied ? "embedding and head" : "head", of(stream != nullptr ? stream->head_unit() : 0)});
+    if (o_.whole_head || HeadBlocks() == 1) {
+      w->units.push_back({"head", stream != nullptr ? stream->head_bytes() : head_.bytes});
+      return;
+    }
+    for (int64_t b = 0, blocks = HeadBlocks(); b < blocks; ++b) {
+      w->units.push_back(
+          {fmt::format("head {} of {}", b + 1, blocks),
+           stream != nullptr ? stream->unit_bytes(stream->head_unit(b)) : head_.bytes / blocks});
+    }
+  }
+  int64_t HeadBlocks() const {
+    if (model_ != nullptr && model_->stream() != nullptr) return model_->stream()->head_blocks();
+    if (head_.sparsity > 0 || head_.blocks) return 1;
+    return std::max<int64_t>(1, CeilDiv(head_.bytes, StreamOptions{}.head_block_bytes));
   }
   Stage Embedding() const {
     Stage embed;
     embed.name = "embedding";
-    // Of a dense one that is streamed, only the rows of the tokens are read.
-    const bool gathered =
-        model_ != nullptr && model_->stream() != nullptr && model_->stream()->CanGather();
+    const WeightStream* stream = model_ != nullptr ? model_->stream() : nullptr;
+    const bool gathered = stream == nullptr || stream->CanGather();
     embed.unit = gathered ? -1 : static_cast<int32_t>(c_.num_layers());
     embed.ops.push_back(Bytes("gather", KernelKind::kElementwise, c_.hidden));
     return embed;
@@ -252,10 +262,9 @@ class Describer {
     s->ops.push_back(Bytes("gate backward", KernelKind::kGateBackward, c_.ffn));
   }
 
-  Stage HeadStage(int32_t unit) const {
+  Stage HeadStage() const {
     Stage s;
     s.name = "head";
-    s.unit = unit;
     Op op;
     op.name = "head and loss";
     op.kind = o_.integer_backward ? KernelKind::kHeadLossInt8 : KernelKind::kHeadLoss;
@@ -274,6 +283,51 @@ class Describer {
     s.ops.push_back(Bytes("norm", KernelKind::kNorm, c_.hidden));
     s.ops.push_back(Bytes("norm backward", KernelKind::kNormBackward, c_.hidden));
     return s;
+  }
+
+  // The head as the fused loss goes through its blocks (kernels::HeadLossOrder): up for the loss,
+  // where the head itself is tuned down again, then the lowest ones for what was put off.
+  void AddHead(plan::Workload* w) const {
+    const int64_t blocks = o_.whole_head ? 1 : HeadBlocks();
+    const auto first = static_cast<int32_t>(static_cast<int64_t>(w->units.size()) - blocks);
+    const Stage whole = HeadStage();
+    const Op& op = whole.ops[0];
+    const bool tuned = op.rank > 0 || Full();
+    std::vector<int64_t> order;
+    // (A few MiB of hidden rows and gradients at a time: kernels/loss.cc.)
+    const int64_t row = (head_.bits < 16 ? 5 : 8) * c_.hidden + 8 * op.rank;
+    const int64_t chunks = std::max<int64_t>(1, CeilDiv(op.tokens * row, int64_t{10} << 20));
+    for (int64_t c = 0; c < chunks; ++c) {
+      for (int64_t b = 0; b < blocks; ++b) order.push_back(b);
+      for (int64_t b = blocks - 1; tuned && b >= 0; --b) order.push_back(b);
+      const int64_t put_off = std::min<int64_t>(8192, c_.vocab / 8);
+      for (int64_t b = 0; op.skip_below > 0 && b * c_.vocab < put_off * blocks; ++b) {
+        order.push_back(b);
+      }
+    }
+    if (blocks == 1) order.resize(1);
+    // Of the loss's sweep, where there are others.
+    const double kept = op.kept_share >= 0 ? op.kept_share : 0.5;
+    const double up = tuned ? (1 + kept) / (1 + 2 * kept) : 1;
+    const auto times = static_cast<double>(blocks * chunks);
+    for (size_t i = 0; i < order.size(); ++i) {
+      Stage s = whole;
+      s.unit = first + static_cast<int32_t>(order[i]);
+      s.joined = i + 1 < order.size();
+      const size_t at = i % (order.size() / static_cast<size_t>(chunks));
+      const bool is_up = at < static_cast<size_t>(blocks);
+      const bool is_down = !is_up && tuned && at < static_cast<size_t>(2 * blocks);
+      if (order.size() > 1) {
+        s.name = fmt::format("head {} of {}{}", order[i] + 1, blocks,
+                             is_up     ? ""
+                             : is_down ? " gradient"
+                                       : " again");
+        s.ops[0].gops *= (is_up ? up : is_down ? 1 - up : 0) / times;
+        if (i > 0) s.ops.resize(1);
+        if (!is_up && !is_down) s.ops.clear();
+      }
+      w->stages.push_back(std::move(s));
+    }
   }
 
   // What a forward stage keeps, as LayOut carves it.

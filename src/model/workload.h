@@ -34,6 +34,7 @@ struct WorkloadOptions {
   int64_t head_rank = 0;        // kEdge: LoRA on the head
   bool integer_backward = false;
   float head_skip_below = 0;    // kernels::HeadLossArgs::skip_below
+  bool whole_head = false;      // the head is wanted at once, not block by block
   double head_kept_share = -1;  // share of the blocks that it leaves in the gradient; -1: unknown
   double supervised = 1;        // share of the tokens that carry loss
   int64_t document_tokens = 0;  // mean length of the documents in a micro-batch; 0: a single one

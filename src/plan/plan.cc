@@ -54,6 +54,7 @@ ordered_json ToJson(const Workload& w) {
     j["stages"].push_back({{"name", s.name},
                            {"unit", s.unit},
                            {"backward", s.backward},
+                           {"joined", s.joined},
                            {"kept_bytes", s.kept_bytes},
                            {"ops", std::move(ops)}});
   }

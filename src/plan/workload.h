@@ -36,6 +36,7 @@ struct Stage {
   int32_t layer = -1;
   bool backward = false;
   bool recomputes = false;  // holds the forward work of its layer again
+  bool joined = false;  // the next stage of the same micro-batch follows at once (head's blocks)
   std::vector<Op> ops;
   int64_t kept_bytes = 0;  // a forward stage leaves this for its backward stage
 };

@@ -17,14 +17,17 @@ using plan::Visit;
 using plan::Workload;
 
 // Squares in the order of the traversal: groups of micro-batches pass through all stages, within a
-// group a stage is finished first.
+// group a stage is finished first, and stages that are joined count as one.
 std::vector<Visit> Order(const Workload& w, const Choice& c) {
   std::vector<Visit> order;
   for (int64_t first = 0; first < c.micro_batches; first += c.group) {
     const int64_t last = std::min(first + c.group, c.micro_batches);
-    for (size_t s = 0; s < w.stages.size(); ++s) {
+    for (size_t s = 0, end = 0; s < w.stages.size(); s = end) {
+      for (end = s + 1; end < w.stages.size() && w.stages[end - 1].joined;) ++end;
       for (int64_t m = first; m < last; ++m) {
-        order.push_back({static_cast<int32_t>(s), static_cast<int32_t>(m), {}, {}});
+        for (size_t part = s; part < end; ++part) {
+          order.push_back({static_cast<int32_t>(part), static_cast<int32_t>(m), {}, {}});
+        }
       }
     }
   }
@@ -53,6 +56,12 @@ class Timeline {
   // One step after another: the second one starts from what the first one left in memory.
   void Run(Plan* plan) {
     plan->visits = Order(w_, c_);
+    visits_ = plan->visits.size();
+    uses_.assign(w_.units.size(), {});
+    for (size_t i = 0; i < visits_; ++i) {
+      const int32_t unit = UnitOf(plan->visits[i]);
+      if (unit >= 0) uses_[static_cast<size_t>(unit)].push_back(i);
+    }
     Step(plan->visits, nullptr);
     const double begin = now_;
     for (Visit& v : plan->visits) v.evict.clear(), v.load.clear();
@@ -73,11 +82,11 @@ class Timeline {
   int32_t UnitOf(const Visit& v) const { return w_.stages[static_cast<size_t>(v.stage)].unit; }
 
   // Position of the unit's next use after `from`, going on into the next step.
-  size_t NextUse(const std::vector<Visit>& visits, int32_t unit, size_t from) const {
-    for (size_t i = 1; i < visits.size(); ++i) {
-      if (UnitOf(visits[(from + i) % visits.size()]) == unit) return from + i;
-    }
-    return std::numeric_limits<size_t>::max();
+  size_t NextUse(int32_t unit, size_t from) const {
+    const std::vector<size_t>& uses = uses_[static_cast<size_t>(unit)];
+    if (uses.empty()) return std::numeric_limits<size_t>::max();
+    const auto next = std::upper_bound(uses.begin(), uses.end(), from);
+    return next != uses.end() ? *next : visits_ + uses.front();
   }
 
   void Step(std::vector<Visit>& visits, Plan* plan) {
@@ -86,7 +95,7 @@ class Timeline {
       const plan::Stage& stage = w_.stages[static_cast<size_t>(v.stage)];
       double ready = 0;
       if (stage.unit >= 0 && !resident_[static_cast<size_t>(stage.unit)]) {
-        ready = LoadUnit(visits, i, &v, plan);
+        ready = LoadUnit(i, &v, plan);
       }
       // What the forward pass wrote to the disk comes back.
       const double spilled = (1 - c_.kept_in_memory) * Kept(stage);
@@ -128,14 +137,14 @@ class Timeline {
     return 0;
   }
 
-  double LoadUnit(const std::vector<Visit>& visits, size_t i, Visit* v, Plan* plan) {
+  double LoadUnit(size_t i, Visit* v, Plan* plan) {
     const int32_t unit = UnitOf(*v);
     const int64_t bytes = w_.units[static_cast<size_t>(unit)].bytes;
     double start = std::max(load_free_, c_.overlap ? 0.0 : now_);
     std::vector<std::pair<size_t, int32_t>> victims;
     for (size_t u = 0; u < resident_.size(); ++u) {
       if (!resident_[u]) continue;
-      victims.emplace_back(NextUse(visits, static_cast<int32_t>(u), i), static_cast<int32_t>(u));
+      victims.emplace_back(NextUse(static_cast<int32_t>(u), i), static_cast<int32_t>(u));
     }
     std::sort(victims.rbegin(), victims.rend());
     for (const auto& [next, u] : victims) {
@@ -172,6 +181,8 @@ class Timeline {
   double read_ = 1, write_ = 1;
   double read_slower_ = 1, compute_loses_ = 0;
   std::vector<OpCost> costs_;
+  size_t visits_ = 0;                      // of a step
+  std::vector<std::vector<size_t>> uses_;  // of each unit, positions among them
   std::vector<bool> resident_;
   std::vector<double> last_end_;
   int64_t held_ = 0, loaded_ = 0, stored_ = 0;

@@ -125,6 +125,8 @@ class EdgeMethod : public Method {
   bool TakesGroups() const {
     return options_.teacher == nullptr && options_.windows_per_step == 1 && !options_.whole_head;
   }
+  // Whether the head is wanted at once, not block by block.
+  bool TakesWholeHead() const { return options_.teacher != nullptr || options_.whole_head; }
   // From now on so many micro-batches go through each layer together; one, where groups are not
   // taken. Gives buffers back until they are needed.
   void SetGroup(int64_t group);

@@ -183,7 +183,7 @@ Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
   const model::WeightStream& stream = *model.stream();
   // Norms and biases, and room to read one unit while another computes.
   const int64_t vectors = all - stream.total_bytes();
-  const int64_t least = stream.largest_unit_bytes();
+  const int64_t least = stream.least_bytes(request.whole_head);
   const int64_t used =
       std::max(least, request.used_weights > 0 ? request.used_weights : stream.total_bytes());
   std::string sizes;

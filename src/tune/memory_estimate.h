@@ -40,6 +40,7 @@ struct MemoryRequest {
   int64_t kernel_scratch = 0;  // what kernels keep for themselves, measured; 0: the most they do
   // Streamed: bytes of the units that the run uses at all; 0: of every one.
   int64_t used_weights = 0;
+  bool whole_head = false;  // streamed: the head is wanted at once, not in blocks
   int64_t trained = 0;  // numbers that are tuned, heads of exits included; 0: as the method says
 };
 

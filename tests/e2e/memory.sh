@@ -44,6 +44,14 @@ for limit in 400 200 170; do
   # The states below the window are there now.
   held again$limit $limit 0 --method edge -o "$WORK/edge$limit" --overwrite
 done
+# Whatever the limit, the same bits.
+for method in lora edge; do
+  python3 - "$WORK/${method}400.out" "$WORK/${method}170.out" <<'EOP' || fail "$method differs"
+import json, sys
+a, b = (json.load(open(p)) for p in sys.argv[1:])
+sys.exit(a["train_loss"] != b["train_loss"] or b["weights_read_bytes"] <= a["weights_read_bytes"])
+EOP
+done
 # So little is held here that planning itself may be the peak.
 held small 200 0 --method edge --rank 4 -o "$WORK/edge200" --overwrite
 # Where planning takes more than the limit the run is refused.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 
 #include "base/checked.h"
 #include "kernels/packed/header.h"
@@ -145,6 +146,28 @@ Status PackedMatrix::CheckSparse(Verify verify) const {
     }
   }
   return Status::Ok();
+}
+
+PackedMatrix PackedMatrix::Rows(int64_t first, int64_t count) const {
+  assert(format_.structure == Structure::kDense && first % kTileRows == 0 && count > 0 &&
+         first + count <= rows());
+  PackedMatrix m = *this;
+  const int64_t tile = first / kTileRows;
+  m.format_.rows = count;
+  m.layout_.tiles = CeilDiv(count, kTileRows);
+  const auto advance = [&](int64_t* factors, int64_t* subs) {
+    if (format_.scale_type == ScaleType::kSuper) {
+      *factors += tile * layout_.supers * kTileRows * 2;
+      *subs += tile * layout_.groups * kTileRows;
+    } else {
+      *factors +=
+          tile * layout_.groups * kTileRows * (format_.scale_type == ScaleType::kF16 ? 2 : 4);
+    }
+  };
+  advance(&m.layout_.scales, &m.layout_.scale_subs);
+  if (format_.has_min) advance(&m.layout_.mins, &m.layout_.min_subs);
+  m.layout_.values += tile * layout_.value_units * 64 * format_.bits;
+  return m;
 }
 
 void PackedMatrix::LoadFactors(int64_t factors, int64_t subs, int64_t tile, int64_t first,

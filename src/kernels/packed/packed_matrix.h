@@ -46,6 +46,10 @@ class PackedMatrix {
   void set_tiling(const ProductTiling& tiling) { tiling_ = tiling; }
   WeightRef Ref() const { return {rows(), cols(), DType::kF32, nullptr, 0, this}; }
 
+  // The rows [first, first + count) of a dense matrix as one of their own, on the same bytes; first
+  // is a multiple of 16. Products with it are those rows of the whole's, to the bit.
+  PackedMatrix Rows(int64_t first, int64_t count) const;
+
   // out [count, cols] (row stride ld) = rows begin .. begin+count-1 as fp32; elements that are
   // pruned are 0. One thread; linear.h has rows gathered by many.
   void UnpackRows(int64_t begin, int64_t count, float* out, int64_t ld) const;
