@@ -30,7 +30,7 @@ def cell(p, base=None):
     return f"{s:.1f}" if base is None else f"{s:.1f} ({base / s:.2f}x)"
 
 
-FIXED = ["--order", "row", "--no-split", "--no-overlap"]
+FIXED = ["--order", "row", "--no-overlap"]
 LUC = ["--bits", "4", "--sparsity", "0.5", "--head-bits", "8"]
 # Every quarter of the layers a window, rank 8 as LoRA's, gradients in floats.
 EDGE = ["--method", "edge", "--exits", "4", "--first-layer", "0", "--rank", "8",
@@ -40,10 +40,10 @@ STEPS = [
     ("+ LUC (4 bits, 50% zero)", ["--method", "lora", *LUC, *FIXED]),
     ("+ tuning the last 8 layers, trunk computed each step",
      ["--method", "last-n", "--last-layers", "8", *LUC, *FIXED]),
-    ("+ scheduling", ["--method", "last-n", "--last-layers", "8", *LUC]),
+    ("+ scheduling", ["--method", "last-n", "--last-layers", "8", *LUC, "--split"]),
     ("+ cached trunk (adaptive layer tuning)", [*EDGE, *LUC, *FIXED]),
-    ("+ scheduling", [*EDGE, *LUC]),
-    ("vanilla with scheduling", ["--method", "lora", "--bits", "16"]),
+    ("+ scheduling", [*EDGE, *LUC, "--split"]),
+    ("vanilla with scheduling", ["--method", "lora", "--bits", "16", "--split"]),
 ]
 
 
@@ -89,10 +89,11 @@ def main():
             for memory in ("8GB", "4GiB", "2GiB"):
                 device = devices[-1]
                 row = plan(args.edgewise, device, args.shape, *options, "--memory", memory,
-                           "--order", "row", "--no-split")
+                           "--order", "row")
                 column = plan(args.edgewise, device, args.shape, *options, "--memory", memory,
-                              "--order", "column", "--no-split")
-                found = plan(args.edgewise, device, args.shape, *options, "--memory", memory)
+                              "--order", "column")
+                found = plan(args.edgewise, device, args.shape, *options, "--memory", memory,
+                             "--split")
                 detail = "-"
                 if found is not None:
                     c = found["choice"]

@@ -107,9 +107,9 @@ class PlanCommand : public Command {
     app.add_option("--order", order_, "Only this traversal: any, row, column")
         ->check(CLI::IsMember({"any", "row", "column"}))
         ->capture_default_str();
-    app.add_flag("--no-split", no_split_, "Micro-batches stay as they are");
+    app.add_flag("--split", split_, "Micro-batches may be made smaller (tune does not)");
     app.add_flag("--no-overlap", no_overlap_, "Nothing is read while something computes");
-    app.add_flag("--spill", search_.spill, "Kept activations may go to the disk");
+    app.add_flag("--spill", search_.spill, "Kept activations may go to the disk (tune does not)");
     app.add_flag("--page-cache", search_.cached_disk, "Weights are read through the page cache");
     app.add_option("--seed", search_.seed, "Of the search")->capture_default_str();
     app.add_option("--svg", svg_, "Write the timeline here");
@@ -154,7 +154,7 @@ class PlanCommand : public Command {
     }
     search_.tokens = tokens_ * micro_batches_;
     search_.max_tokens = tokens_;
-    search_.split_batches = !no_split_;
+    search_.split_batches = split_;
     search_.overlap = !no_overlap_;
     search_.traversal = order_ == "row" ? 1 : order_ == "column" ? -1 : 0;
     if (device.threads > 0) options_.threads = device.threads;
@@ -186,7 +186,7 @@ class PlanCommand : public Command {
   std::string backward_ = "integer";
   int64_t tokens_ = 512, micro_batches_ = 1;
   int64_t exits_ = 1, rank_ = 0, head_rank_ = -1, first_layer_ = -1;  // the last three: not named
-  bool no_split_ = false, no_overlap_ = false;
+  bool split_ = false, no_overlap_ = false;
   model::WorkloadOptions options_;
   schedule::SearchOptions search_;
 };
