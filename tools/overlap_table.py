@@ -5,7 +5,12 @@ for the bytes of a step (measured by reading the file past the page cache). Prin
 Expects bases and data as tools/schedule_table.py makes them. Cases that name an order take
 micro-batches of 64 tokens, whose weights take longer to read than they compute; others 256.
 
+With --orders it compares, instead, the searched order of micro-batches with the fixed ones: every
+case row by row, column by column and as searched, in turns, so that a machine whose speed drifts
+does so for all three.
+
 usage: overlap_table.py EDGEWISE WORKDIR [--cases SHAPE:LIMIT:METHOD[:ORDER:ACCUM],...]
+       overlap_table.py EDGEWISE WORKDIR --orders [--cases SHAPE:LIMIT:METHOD:ACCUM,...]
 """
 
 import argparse
@@ -13,12 +18,17 @@ import json
 import mmap
 import os
 import pathlib
+import statistics
 import subprocess
 import time
 
 CASES = ("tinyllama-1.1b:512MiB:lora,tinyllama-1.1b:300MiB:lora,tinyllama-1.1b:300MiB:edge,"
          "qwen2.5-0.5b:400MiB:lora,tinyllama-1.1b:300MiB:edge:row:8,"
          "tinyllama-1.1b:300MiB:edge:column:8,tinyllama-1.1b:300MiB:edge:searched:8")
+ORDERS = ("tinyllama-1.1b:512MiB:lora:4,tinyllama-1.1b:300MiB:lora:4,"
+          "tinyllama-1.1b:300MiB:edge:8,tinyllama-1.1b:260MiB:edge:8,"
+          "qwen2.5-0.5b:400MiB:lora:4,qwen2.5-0.5b:300MiB:lora:4,"
+          "qwen2.5-0.5b:400MiB:edge:8,qwen2.5-0.5b:300MiB:edge:8")
 BLOCK = 8 << 20
 
 
@@ -37,7 +47,37 @@ def direct_gbps(path):
     return total * 1e-9 / seconds
 
 
-def tune(args, base, directory, method, limit, tokens, *options):
+def compare_orders(args):
+    print("| shape | limit | method | micro-batches | row by row s | column by column s | searched s | "
+          "group | over the better | predicted row | column | searched |")
+    print("|---" * 12 + "|")
+    for case in (args.cases or ORDERS).split(","):
+        shape, limit, method, accum = case.split(":")
+        base, directory = args.workdir / f"{shape}-4", args.workdir / f"overlap-{method}"
+        if method == "edge":  # once, to have the states below the window
+            tune(args, base, directory, method, args.memory, "64", "--grad-accum", accum)
+        runs = {"row": [], "column": [], "searched": []}
+        for _ in range(args.repeat):
+            for order, done in runs.items():
+                done.append(tune(args, base, directory, method, limit, "64", "--weights-io",
+                                 "direct", "--grad-accum", accum, "--order", order, fits=False))
+        took = {order: statistics.median(r["step_seconds"] for r in done) if done[0] else None
+                for order, done in runs.items()}
+        want = {order: statistics.median(r["predicted_step_seconds"] for r in done)
+                if done[0] else None for order, done in runs.items()}
+        if took["searched"] is None:
+            print(f"| {shape} | {limit} | {method} | {accum} | does not fit |" + " |" * 7)
+            continue
+        better = min(t for o, t in took.items() if t is not None and o != "searched")
+        text = {o: f"{t:.2f}" if t is not None else "does not fit" for o, t in took.items()}
+        said = {o: f"{t:.2f}" if t is not None else "-" for o, t in want.items()}
+        print(f"| {shape} | {limit} | {method} | {accum} | {text['row']} | {text['column']} | "
+              f"{text['searched']} | {runs['searched'][0]['group']} | "
+              f"{took['searched'] / better:.2f}x | {said['row']} | {said['column']} | "
+              f"{said['searched']} |", flush=True)
+
+
+def tune(args, base, directory, method, limit, tokens, *options, fits=True):
     command = [args.edgewise, "tune", base, "--data", args.workdir / "data.jsonl", "-o", directory,
                "--overwrite", "--method", method, "--memory", limit, "--max-steps",
                str(args.steps), "--batch-size", "1", "--max-seq-len", tokens, "--val-fraction", "0",
@@ -45,6 +85,8 @@ def tune(args, base, directory, method, limit, tokens, *options):
     if method == "lora":
         command += ["--rank", "8"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode == 3 and not fits:
+        return None
     if result.returncode != 0:
         raise SystemExit(f"{' '.join(map(str, command))}: {result.stderr[-400:]}")
     return json.loads(result.stdout.strip().splitlines()[-1])
@@ -54,14 +96,19 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("edgewise")
     p.add_argument("workdir", type=pathlib.Path)
-    p.add_argument("--cases", default=CASES)
+    p.add_argument("--cases")
+    p.add_argument("--orders", action="store_true", help="compare orders of micro-batches")
+    p.add_argument("--repeat", type=int, default=2, help="--orders: runs of each, in turns")
     p.add_argument("--steps", type=int, default=5)
     p.add_argument("--memory", default="12GiB", help="that holds everything")
     args = p.parse_args()
+    if args.orders:
+        compare_orders(args)
+        return
     print("| shape | limit | method | tokens | order | group | read GB a step | disk GB/s | disk s | "
           "compute s | step s | over max | predicted s |")
     print("|---" * 13 + "|")
-    for case in args.cases.split(","):
+    for case in (args.cases or CASES).split(","):
         shape, limit, method, *rest = case.split(":")
         order, accum = rest if rest else ("searched", "1")
         tokens = "64" if rest else "256"

@@ -206,6 +206,11 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   r.may_recompute = model_.stream() != nullptr && !flags_.recompute && plan_.offloaded;
   // Weights that are read anyway can be read for several micro-batches at once.
   const bool groups = edge == nullptr || edge->TakesGroups();
+  if (!groups && flags_.order == "column") {
+    return InvalidArgument(
+        "--order column: with --distill, --whole-head or more than one --windows-per-step "
+        "micro-batches go one by one");
+  }
   r.may_group =
       groups && model_.stream() != nullptr && plan_.offloaded && flags_.order == "searched";
   r.traversal = groups && flags_.order == "column" ? -1 : 1;

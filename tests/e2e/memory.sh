@@ -52,6 +52,11 @@ a, b = (json.load(open(p)) for p in sys.argv[1:])
 sys.exit(a["train_loss"] != b["train_loss"] or b["weights_read_bytes"] <= a["weights_read_bytes"])
 EOP
 done
+# The head is 27 MiB and is streamed in blocks, except where it is wanted as a whole.
+run 1 column tune "$model" --data "$WORK/data.jsonl" -o "$WORK/column" --memory 170MiB --max-steps 1 \
+  --batch-size 1 --grad-accum 2 --max-seq-len 128 --method edge --windows-per-step 2 --exits 2 \
+  --order column
+says column "--order column"
 # So little is held here that planning itself may be the peak.
 held small 200 0 --method edge --rank 4 -o "$WORK/edge200" --overwrite
 # Where planning takes more than the limit the run is refused.
