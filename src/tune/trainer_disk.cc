@@ -113,6 +113,11 @@ Status Trainer::Restore() {
           options_.run_dir));
     }
     EW_RETURN_IF_ERROR(env_.RemoveAll(dir));
+    // A method may leave fewer files than the one before, and what lies there is read.
+    for (const char* adapter :
+         {"edge.safetensors", "adapter_model.safetensors", "adapter_config.json"}) {
+      EW_RETURN_IF_ERROR(env_.RemoveAll(JoinPath(options_.run_dir, adapter)));
+    }
     return env_.RemoveAll(JoinPath(options_.run_dir, kMetricsName));
   }
   EW_RETURN_IF_ERROR(formats::CleanCheckpoints(env_, dir));
