@@ -33,6 +33,9 @@ void DeclareModel(CLI::App& app, ModelOptions& options) {
   app.add_option("--early-stop", options.early_stop,
                  "A token ends at the first exit that is so sure of it (probability); 0: never")
       ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--fake-quant", options.fake_quant,
+                 "Round activations to so many bits; 0: not (default: as the run was tuned)")
+      ->check(CLI::IsMember({0, 2, 3, 4, 5, 6, 8}));
 }
 
 void DeclareMemory(CLI::App& app, ModelOptions& options) {
@@ -70,6 +73,7 @@ Status FitSession(Invocation& inv, infer::Session& session, int64_t limit, int64
   const model::TrainingPass pass(*exec, session.model(), rows);
   model::PassOptions forward;
   forward.lora = session.adapter();
+  forward.activation_bits = session.activation_bits();
   // Hidden states of the rows beside the pass itself.
   const int64_t scoring = pass.MemoryNeeded(forward).total() + rows * c.hidden * 4;
   const int64_t rest = ReadProcessMemory().rss_bytes + std::max(decoding, scoring) +
@@ -128,6 +132,7 @@ Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const Model
   session.adapter = options.adapter;
   session.vote = options.vote;
   session.stop_above = options.early_stop;
+  session.activation_bits = options.fake_quant;
   std::string name = options.model;
   EW_ASSIGN(const std::string base, BaseOfRun(name));
   if (!base.empty() && options.adapter.empty()) {

@@ -21,10 +21,11 @@ struct ModelOptions {
   std::string weights_io = "cached";
   std::string vote;        // of a run with exits; "": as the run says
   double early_stop = -1;  // probability; negative: as the run says
+  int fake_quant = -1;     // bits; negative: as the run was tuned
 };
 
 // The positional MODEL (or RUN: its base with its adapter), --adapter, --dtype, --vote,
-// --keep-quant, --early-stop.
+// --keep-quant, --early-stop, --fake-quant.
 void DeclareModel(CLI::App& app, ModelOptions& options);
 
 // --cache-type.

@@ -20,6 +20,7 @@ Result<kernels::HeadLossResult> Scorer::Run(const TokenBatch& batch, float* toke
   if (pass_) {
     model::PassOptions options;
     options.lora = session_.adapter();
+    options.activation_bits = session_.activation_bits();
     options.token_loss = token_loss;
     return pass_->Run(batch, options);
   }

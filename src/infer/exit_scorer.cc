@@ -39,8 +39,8 @@ Status ExitScorer::States(const TokenBatch& batch) {
   for (int index : order) {
     const model::ExitStream& stream = exits_.streams()[static_cast<size_t>(index)];
     if (stream.layers.begin > trunk_at) {
-      EW_RETURN_IF_ERROR(
-          pass_.Forward(batch, {trunk_at, stream.layers.begin}, nullptr, trunk_.data()));
+      EW_RETURN_IF_ERROR(pass_.Forward(batch, {trunk_at, stream.layers.begin}, nullptr,
+                                       trunk_.data(), exits_.activation_bits()));
       trunk_at = stream.layers.begin;
     }
     std::copy_n(trunk_.data(), batch.size() * width, stream_.data());
@@ -48,7 +48,8 @@ Status ExitScorer::States(const TokenBatch& batch) {
     for (int k = 0; k < exits_.size(); ++k) {
       const model::TunedExit& exit = exits_.exit(k);
       if (exit.stream != index) continue;
-      EW_RETURN_IF_ERROR(pass_.Forward(batch, {at, exit.end}, stream.lora, stream_.data()));
+      EW_RETURN_IF_ERROR(pass_.Forward(batch, {at, exit.end}, stream.lora, stream_.data(),
+                                       exits_.activation_bits()));
       at = exit.end;
       FloatBuffer& out = at_exit_[static_cast<size_t>(k)];
       const auto rows = static_cast<int64_t>(supervised_.size());

@@ -71,6 +71,13 @@ Result<std::unique_ptr<Session>> Session::Open(ExecContext& ctx, const std::stri
             model::Model::Load(whole ? options.adapter : session->location_.path, options.load));
   EW_ASSIGN(text::Tokenizer tokenizer, LoadTokenizer(session->location_));
   session->tokenizer_.emplace(std::move(tokenizer));
+  int& bits = session->options_.activation_bits;
+  if (bits < 0) {
+    bits = 0;
+    if (!options.adapter.empty()) {
+      EW_ASSIGN(bits, model::TunedActivationBits(options.adapter));
+    }
+  }
   if (model::ExitSet::Exists(options.adapter)) {
     EW_RETURN_IF_ERROR(session->OpenExits());
   } else if (!options.adapter.empty() && !whole) {
@@ -94,6 +101,7 @@ std::vector<bool> Session::DrawableIds() const {
 
 Status Session::OpenExits() {
   EW_ASSIGN(exits_, model::ExitSet::Load(options_.adapter, model_->config()));
+  exits_->set_activation_bits(options_.activation_bits);
   EW_ASSIGN(std::optional<VotePolicy> policy, ReadVotePolicy(options_.adapter, exits_->size()));
   if (!policy) {
     // A run whose vote was never fitted: its deepest exit.
@@ -118,6 +126,7 @@ Result<TokenModel*> Session::decoder() {
     model::DecoderOptions options;
     options.max_context = options_.max_context;
     options.kv_form = options_.kv_form;
+    options.activation_bits = options_.activation_bits;
     if (exits_) {
       EW_ASSIGN(auto decoder, model::ForkedDecoder::Create(ctx_, *model_, *exits_, options));
       decoder_ = std::make_unique<VotingTokenModel>(std::move(decoder), *voter_);

@@ -37,6 +37,8 @@ struct SessionOptions {
   // A token ends at the first exit whose most likely continuation has this probability; 0: never,
   // negative: as the run says.
   double stop_above = -1;
+  // PassOptions::activation_bits; negative: what the run was tuned with (`--fake-quant`), or 0.
+  int activation_bits = -1;
 };
 
 struct GenerateOptions {
@@ -90,6 +92,7 @@ class Session {
   std::vector<bool> DrawableIds() const;
   // The exits of a run of adaptive layer tuning and how they vote; null for other adapters.
   const model::ExitSet* exits() const { return exits_ ? &*exits_ : nullptr; }
+  int activation_bits() const { return options_.activation_bits; }
   Voter* voter() { return voter_ ? &*voter_ : nullptr; }
   // Created on first use. Shares the session's cache: Generate reuses what is in it.
   Result<TokenModel*> decoder();

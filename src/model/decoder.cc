@@ -20,6 +20,7 @@ struct LayerStack::Impl {
   LayerRange range;
   const LoraAdapter* lora;
   int64_t lora_begin;
+  int activation_bits;
   int64_t max_rows;
   RopeTables rope;
   AlignedBuffer storage;
@@ -34,9 +35,12 @@ struct LayerStack::Impl {
     needs.rows = max_rows;
     needs.own_x_mid = false;
     needs.lora = lora;
+    needs.rounds = activation_bits > 0;
     acts = CarveSharedActivations(carver, model.config(), needs);
     scratch.normed = carver.Floats(max_rows * model.config().hidden);
     scratch.ffn = acts.gate;
+    if (needs.rounds)
+      scratch.adapter.rounded = carver.Floats(max_rows * WidestInput(model.config()));
     if (converts) cache_scratch = carver.Floats(2 * max_context * model.config().kv_dim());
   }
 };
@@ -66,6 +70,7 @@ Result<LayerStack> LayerStack::Create(ExecContext& ctx, const Model& model, Laye
                                                  range,
                                                  options.lora,
                                                  options.lora_begin,
+                                                 options.activation_bits,
                                                  options.max_rows,
                                                  {},
                                                  {},
@@ -129,8 +134,9 @@ Status LayerStack::Forward(KvCache& cache, int64_t rows, float* hidden) {
       const int64_t first = window > 0 ? std::max<int64_t>(0, at + t - window + 1) : 0;
       s.first_key[static_cast<size_t>(t)] = static_cast<int32_t>(first - from);
     }
-    const Block block{c, layer, s.model.weights().layers[static_cast<size_t>(layer)],
-                      s.rope[description.rope], layer >= s.lora_begin ? s.lora : nullptr};
+    Block block{c, layer, s.model.weights().layers[static_cast<size_t>(layer)],
+                s.rope[description.rope], layer >= s.lora_begin ? s.lora : nullptr};
+    block.activation_bits = s.activation_bits;
     EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(s.model, layer));
     const BlockCache block_cache{&cache, from, s.cache_scratch};
     BlockForward(s.ctx, block, {rows, s.positions.data(), s.first_key.data()}, hidden, hidden, acts,
@@ -148,6 +154,7 @@ Result<std::unique_ptr<Decoder>> Decoder::Create(ExecContext& ctx, const Model& 
   stack_options.max_rows = std::clamp<int64_t>(options.prefill_chunk, 1, stack_options.max_context);
   stack_options.kv_form = options.kv_form;
   stack_options.lora = lora;
+  stack_options.activation_bits = options.activation_bits;
   EW_ASSIGN(KvCache cache, KvCache::Create(c, all, stack_options.max_context, options.kv_form));
   EW_ASSIGN(LayerStack stack, LayerStack::Create(ctx, model, all, stack_options));
   try {

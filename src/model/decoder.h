@@ -19,6 +19,7 @@ struct LayerStackOptions {
   KvForm kv_form = KvForm::kF32;
   const LoraAdapter* lora = nullptr;  // must outlive the stack; null: none
   int64_t lora_begin = 0;             // first adapted layer
+  int activation_bits = 0;            // PassOptions::activation_bits
 };
 
 // Layers [begin, end) of a model on rows of hidden states, with a KV cache: what a device that
@@ -48,6 +49,7 @@ struct DecoderOptions {
   int64_t max_context = 0;  // 0: the model's max_positions
   int64_t prefill_chunk = 256;
   KvForm kv_form = KvForm::kF32;
+  int activation_bits = 0;  // PassOptions::activation_bits; of exits, theirs are taken
 };
 
 class Decoder {

@@ -82,7 +82,25 @@ const Json* MethodOptions(const Json& run) {
   return method == options->end() || !method->is_object() ? nullptr : &*method;
 }
 
+// Error: not a number of bits that passes take.
+Result<int> ActivationBits(const Json& options, const std::string& path) {
+  const auto found = options.find("activation_bits");
+  if (found == options.end()) return 0;
+  if (!found->is_number_integer() || *found < 2 || *found > 16) {
+    return BadInput(fmt::format("{}: activations of {} bits", path, found->dump()));
+  }
+  return found->get<int>();
+}
+
 }  // namespace
+
+Result<int> TunedActivationBits(const std::string& run_dir) {
+  const std::string path = JoinPath(run_dir, kRunFile);
+  if (!PosixEnv().Exists(path)) return 0;
+  EW_ASSIGN(const Json run, ReadJsonFile(path));
+  const Json* options = MethodOptions(run);
+  return options == nullptr ? 0 : ActivationBits(*options, path);
+}
 
 ExitHead TunedExit::Head() const {
   ExitHead h;
@@ -114,6 +132,7 @@ Result<ExitSet> ExitSet::Load(const std::string& run_dir, const ModelConfig& con
   const Json* options = MethodOptions(run);
   if (options == nullptr) return Missing(run_path, "there are no options of method edge");
   ExitSet set;
+  EW_ASSIGN(set.activation_bits_, ActivationBits(*options, run_path));
   try {
     set.frozen_ = options->at("trunk").get<std::string>() == "frozen";
     const auto rank = options->value("head_lora_rank", int64_t{0});

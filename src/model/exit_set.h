@@ -41,6 +41,10 @@ struct TunedExit {
   ExitHead Head() const;
 };
 
+// The rounding of activations (PassOptions::activation_bits) that a run of `edgewise tune` was made
+// with; 0 for other directories. Error: a damaged run file.
+Result<int> TunedActivationBits(const std::string& run_dir);
+
 class ExitSet {
  public:
   // Whether a directory is a run with exits of its own (more than one ordinary adapter).
@@ -59,6 +63,9 @@ class ExitSet {
   bool frozen_trunk() const { return frozen_; }
   const TunedExit& exit(int k) const { return exits_[static_cast<size_t>(k)]; }
   const std::vector<ExitStream>& streams() const { return streams_; }
+  // PassOptions::activation_bits that the run was tuned with, which inference applies, too.
+  int activation_bits() const { return activation_bits_; }
+  void set_activation_bits(int bits) { activation_bits_ = bits; }
   // Where the highest stream begins: up to there the base runs without adapters too.
   int64_t trunk_end() const;
 
@@ -66,6 +73,7 @@ class ExitSet {
   ExitSet() = default;
 
   bool frozen_ = true;
+  int activation_bits_ = 0;
   std::vector<std::unique_ptr<LoraAdapter>> adapters_;
   std::vector<ExitStream> streams_;
   std::vector<TunedExit> exits_;

@@ -123,9 +123,11 @@ Status ForkedDecoder::Plan(const DecoderOptions& options) {
     needs.rows = rows;
     needs.own_x_mid = false;
     needs.lora = widest_adapter;
+    needs.rounds = exits_.activation_bits() > 0;
     b.acts = CarveSharedActivations(carver, c, needs);
     b.scratch.normed = carver.Floats(rows * c.hidden);
     b.scratch.ffn = b.acts.gate;
+    if (needs.rounds) b.scratch.adapter.rounded = carver.Floats(rows * WidestInput(c));
     b.cache_scratch.assign(widest, nullptr);
     if (options.kv_form == KvForm::kF32) return;
     for (float*& s : b.cache_scratch) s = carver.Floats(2 * max_context_ * c.kv_dim());
@@ -205,8 +207,9 @@ Status ForkedDecoder::RunSegment(Segment& s) {
         b.first_key[static_cast<size_t>(i * n + t)] = static_cast<int32_t>(first - from);
       }
     }
-    const Block block{c, layer, model_.weights().layers[static_cast<size_t>(layer)],
-                      b.rope[description.rope]};
+    Block block{c, layer, model_.weights().layers[static_cast<size_t>(layer)],
+                b.rope[description.rope]};
+    block.activation_bits = exits_.activation_bits();
     EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(model_, layer));
     BlockForward(ctx_, block, {streams * n, b.positions.data(), b.first_key.data(), rows},
                  b.hidden.data(), b.hidden.data(), acts, b.scratch);

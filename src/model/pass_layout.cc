@@ -42,6 +42,8 @@ BlockActivations CarveBlock(Carver& carver, const ModelConfig& c, const BlockNee
 
 }  // namespace
 
+int64_t WidestInput(const ModelConfig& c) { return std::max({c.hidden, c.q_dim(), c.ffn}); }
+
 BlockActivations CarveActivations(Carver& carver, const ModelConfig& c, int64_t layer,
                                   const BlockNeeds& needs) {
   BlockActivations a = CarveBlock(carver, c, needs);
@@ -64,7 +66,7 @@ BlockActivations CarveSharedActivations(Carver& carver, const ModelConfig& c,
 
 BlockScratch CarveScratch(Carver& carver, const ModelConfig& c, const BlockNeeds& needs) {
   const int64_t n = needs.rows;
-  const int64_t widest = std::max({c.hidden, c.q_dim(), c.ffn});
+  const int64_t widest = WidestInput(c);
   BlockScratch s;
   s.normed = carver.Floats(n * c.hidden);
   if (needs.rounds) s.adapter.rounded = carver.Floats(n * widest);

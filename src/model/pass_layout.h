@@ -42,6 +42,9 @@ struct BlockNeeds {
   const LoraAdapter* lora = nullptr;
 };
 
+// Of a layer's linears.
+int64_t WidestInput(const ModelConfig& config);
+
 // x_mid stays null when it is not wanted: the caller points it at x.
 BlockActivations CarveActivations(Carver& carver, const ModelConfig& config, int64_t layer,
                                   const BlockNeeds& needs);

@@ -93,6 +93,19 @@ for schedule in cyclic random adaptive; do
   check $schedule "j['valid_loss'] < j['start_valid_loss']"
 done
 
+# A run tuned on rounded activations is evaluated and used on them, unless told otherwise; so is one
+# window on a cumulative trunk, an ordinary adapter, which leaves nothing of the run it overwrites.
+for trunk in frozen cumulative; do
+  run 0 rounded_$trunk "${args[@]}" --valid-data "$WORK/test.jsonl" --fake-quant 3 --trunk $trunk \
+    --head-lora-rank 0 --overwrite -o "$WORK/rounded"
+  evals=(eval "$WORK/rounded" --data "$WORK/test.jsonl" --max-seq-len 128 --json --quiet)
+  run 0 with_$trunk "${evals[@]}"
+  run 0 without_$trunk "${evals[@]}" --fake-quant 0
+  check with_$trunk "abs(j['loss'] - $(json rounded_$trunk "j['valid_loss']")) < 0.01"
+  check with_$trunk "abs(j['loss'] - $(json without_$trunk "j['loss']")) > 0.02"
+  run 0 says_$trunk generate "$WORK/rounded" "${generate[@]}"
+done
+
 # Learning from the logits of the model itself, two windows a step; not resumed with another share.
 distill=("${args[@]}" --exits 2 --first-layer 0 --exit-schedule cyclic --windows-per-step 2
   --distill "$model")
