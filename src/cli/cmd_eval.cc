@@ -134,6 +134,9 @@ class Eval : public Command {
       json["exits"] = ExitsJson(*session.exits(), r.scores);
       json["best_exit"] = r.best_exit;
       json["vote"] = VoteJson(session.voter()->policy(), r.scores, r.gain, r.tokens);
+      if (!r.early_stop.empty()) {
+        json["early_stop"] = EarlyStopJson(*session.exits(), r.early_stop);
+      }
     } else if (task_.empty()) {
       EW_ASSIGN(const eval::DatasetLoss loss, eval::LossOnDataset(session, set.examples, options));
       json["loss"] = loss.nll;
@@ -151,6 +154,11 @@ class Eval : public Command {
       json["stderr"] = score.standard_error;
       json["n"] = score.score.n;
       json["task"] = task_;
+      if (score.decode_seconds > 0) {
+        json["tokens_per_second"] =
+            static_cast<double>(score.decoded_tokens) / score.decode_seconds;
+      }
+      if (score.decided.size() > 1) json["decided"] = SharesJson(score.decided);
       json["misses"] = OrderedJson::array();
       for (const auto& miss : score.misses) {
         json["misses"].push_back(

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/commands.h"
+#include "cli/exits_json.h"
 #include "cli/model_options.h"
 #include "cli/sampling_options.h"
 #include "io/env.h"
@@ -59,6 +60,7 @@ class Generate : public Command {
     json["text"] = out.text;
     json["ids"] = out.ids;
     json["tokens_per_second"] = out.tokens_per_second;
+    if (out.decided.size() > 1) json["decided"] = SharesJson(out.decided);
     json["finish_reason"] = out.finish;
     json["prompt_tokens"] = out.prompt_tokens;
     json["prompt_tokens_per_second"] =

@@ -45,6 +45,14 @@ class Tally {
       out_.misses.push_back({tokenizer_.Decode(answer.prompt), wanted, given});
     }
   }
+  void AddDecoding(const infer::Generation& g) {
+    if (g.tokens_per_second > 0) {
+      out_.decoded_tokens += std::llround(g.tokens_per_second * g.decode_seconds);
+      out_.decode_seconds += g.decode_seconds;
+    }
+    out_.decided.resize(g.decided.size());
+    for (size_t k = 0; k < g.decided.size(); ++k) out_.decided[k] += g.decided[k];
+  }
   double accuracy() const { return out_.score.accuracy(); }
   Result<AnswerScore> Finish() {
     if (out_.score.n == 0) return BadInput("no example has an answer after a prompt");
@@ -128,6 +136,7 @@ Result<AnswerScore> ExactMatch(infer::Session& session, const std::vector<data::
                               ? options.max_tokens
                               : static_cast<int64_t>(answer->gold.size()) + kExtraTokens;
     EW_ASSIGN(const infer::Generation out, session.Generate(answer->prompt, generate));
+    tally.AddDecoding(out);
     tally.Add(*answer, Strip(session.tokenizer().Decode(answer->gold, true)), Strip(out.text));
     if (options.progress) {
       options.progress(static_cast<int64_t>(i) + 1, static_cast<int64_t>(n), tally.accuracy());

@@ -48,6 +48,11 @@ struct AnswerScore {
     std::string prompt, wanted, given;
   };
   std::vector<Miss> misses;
+  // ExactMatch: tokens generated after the first of each answer, and how long they took; of a run
+  // with exits, how many tokens ended at each of them.
+  int64_t decoded_tokens = 0;
+  double decode_seconds = 0;
+  std::vector<int64_t> decided;
 };
 
 // The model generates greedily after the prompt; right is the text that equals the answer, control

@@ -5,6 +5,12 @@
 #include "data/packing.h"
 
 namespace edgewise::eval {
+namespace {
+
+// Bounds that are looked at besides the session's own; the last is never reached.
+constexpr double kBounds[] = {0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 2};
+
+}  // namespace
 
 Result<ExitsOnDataset> ScoreExits(infer::Session& session,
                                   const std::vector<data::Example>& examples,
@@ -23,6 +29,11 @@ Result<ExitsOnDataset> ScoreExits(infer::Session& session,
   std::vector<double> weights = policy.config.weights;
   if (weights.empty()) weights.assign(static_cast<size_t>(exits.size()), 1.0 / exits.size());
   infer::RuleScores scores(exits.size(), policy.config.temperatures, std::move(weights));
+  std::vector<double> bounds;
+  if (exits.size() > 1) bounds.assign(std::begin(kBounds), std::end(kBounds));
+  if (exits.size() > 1 && policy.stop_above > 0) bounds.insert(bounds.begin(), policy.stop_above);
+  infer::EarlyStopScores stops(session.exec(), policy, exits.size(), session.model().config().vocab,
+                               std::move(bounds));
   int64_t done = 0;
   for (const std::vector<int64_t>& documents : rows) {
     if (options.cancel != nullptr && options.cancel->load()) {
@@ -31,6 +42,7 @@ Result<ExitsOnDataset> ScoreExits(infer::Session& session,
     const TokenBatch batch = data::MakeBatch(used, documents);
     EW_RETURN_IF_ERROR(scorer.Score(batch, [&](int64_t t, std::span<const float> logits) {
       scores.Add(logits, batch.targets[static_cast<size_t>(t)]);
+      stops.Add(logits, batch.targets[static_cast<size_t>(t)]);
     }));
     done += static_cast<int64_t>(documents.size());
     if (options.progress) options.progress(done, static_cast<int64_t>(n), 0);
@@ -45,6 +57,7 @@ Result<ExitsOnDataset> ScoreExits(infer::Session& session,
   }
   out.gain = scores.GainOverBestExit(out.chosen);
   out.tokens = scores.tokens();
+  out.early_stop = stops.Finish();
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "data/dataset.h"
 #include "eval/dataset.h"
+#include "infer/early_stop.h"
 #include "infer/session.h"
 #include "infer/vote_policy.h"
 
@@ -17,6 +18,8 @@ struct ExitsOnDataset {
   size_t chosen = 0;    // index of the session's rule
   vote::Interval gain;  // of the chosen rule over the best exit alone, nats a token
   int64_t tokens = 0;   // supervised
+  // With two exits or more: what the chosen rule does when tokens stop early.
+  std::vector<infer::EarlyStopScore> early_stop;
 };
 
 // REQUIRES a session with exits. Errors: as LossOnDataset.

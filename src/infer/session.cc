@@ -160,6 +160,7 @@ Result<Generation> Session::Generate(std::span<const int32_t> prompt,
   decoder->Truncate(static_cast<int64_t>(shared));
   cached_.assign(prompt.begin(), prompt.begin() + static_cast<int64_t>(shared));
 
+  const std::vector<int64_t> decided(decoder->decided().begin(), decoder->decided().end());
   double start = Now();
   Result<std::span<const float>> logits = decoder->Prefill(prompt.subspan(shared));
   if (!logits.ok()) {
@@ -203,6 +204,9 @@ Result<Generation> Session::Generate(std::span<const int32_t> prompt,
   }
   out.decode_seconds = Now() - start;
   sink.Finish();
+  for (size_t k = 0; k < decided.size(); ++k) {
+    out.decided.push_back(decoder->decided()[k] - decided[k]);
+  }
   if (steps > 0) out.tokens_per_second = static_cast<double>(steps) / out.decode_seconds;
   return out;
 }

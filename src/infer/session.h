@@ -60,6 +60,8 @@ struct Generation {
   double decode_seconds = 0;
   // Of decoding; 0 when nothing was decoded after the first token.
   double tokens_per_second = 0;
+  // Of a run with exits: how many of the tokens ended at each of them.
+  std::vector<int64_t> decided;
 };
 
 // What a model's files recommend; absent values keep their defaults.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "base/status.h"
 #include "infer/vote_policy.h"
@@ -26,6 +27,8 @@ class TokenModel {
   virtual int64_t max_context() const = 0;
   // Keys, values and working buffers.
   virtual int64_t resident_bytes() const = 0;
+  // Of a run with exits: at which of them the tokens asked for so far have ended; else empty.
+  virtual std::span<const int64_t> decided() const { return {}; }
 };
 
 // One model with at most one adapter.
@@ -51,7 +54,9 @@ class PlainTokenModel : public TokenModel {
 class VotingTokenModel : public TokenModel {
  public:
   VotingTokenModel(std::unique_ptr<model::ForkedDecoder> decoder, Voter& voter)
-      : decoder_(std::move(decoder)), voter_(voter) {}
+      : decoder_(std::move(decoder)),
+        voter_(voter),
+        decided_(static_cast<size_t>(decoder_->exits())) {}
   Result<std::span<const float>> Prefill(std::span<const int32_t> tokens) override;
   void Truncate(int64_t length) override { decoder_->Truncate(length); }
   int64_t length() const override { return decoder_->length(); }
@@ -59,11 +64,13 @@ class VotingTokenModel : public TokenModel {
   int64_t resident_bytes() const override {
     return decoder_->kv_bytes() + decoder_->scratch_bytes();
   }
+  std::span<const int64_t> decided() const override { return decided_; }
   const model::ForkedDecoder& decoder() const { return *decoder_; }
 
  private:
   std::unique_ptr<model::ForkedDecoder> decoder_;
   Voter& voter_;
+  std::vector<int64_t> decided_;
 };
 
 }  // namespace edgewise::infer

@@ -243,12 +243,11 @@ std::span<const float> Voter::Combine(std::span<const float> logits) {
   return out_;
 }
 
-bool Voter::Sure(int exit, std::span<const float> logits) const {
-  if (policy_.stop_above <= 0) return false;
+double Voter::Confidence(int exit, std::span<const float> logits) const {
   const float top = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
   for (float z : logits) sum += std::exp(static_cast<double>(z - top) / temperature(exit));
-  return 1 / sum >= policy_.stop_above;
+  return 1 / sum;
 }
 
 }  // namespace edgewise::infer

@@ -81,8 +81,12 @@ class Voter {
   // logits [computed, vocab] of the lowest exits -> values [vocab] whose softmax is the vote, valid
   // until the next call.
   std::span<const float> Combine(std::span<const float> logits);
+  // Probability that an exit gives its most likely continuation.
+  double Confidence(int exit, std::span<const float> logits) const;
   // Whether this exit is sure enough to end the token.
-  bool Sure(int exit, std::span<const float> logits) const;
+  bool Sure(int exit, std::span<const float> logits) const {
+    return policy_.stop_above > 0 && Confidence(exit, logits) >= policy_.stop_above;
+  }
   const VotePolicy& policy() const { return policy_; }
 
  private:

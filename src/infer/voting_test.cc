@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/rng.h"
+#include "infer/early_stop.h"
 #include "infer/exit_scorer.h"
 #include "infer/token_model.h"
 #include "infer/vote_policy.h"
@@ -198,6 +199,39 @@ TEST_F(VotingTest, VotingModelGivesTheCombinedDistribution) {
   vote::Vote(policy.config, want[11], kExits, scratch, vote);
   vote::Softmax(*out, 1, got);
   for (size_t v = 0; v < vote.size(); ++v) EXPECT_NEAR(got[v], vote[v], 1e-5);
+}
+
+// Between the lowest exit alone and the vote of all.
+TEST_F(VotingTest, EarlyStopIsScoredAsItDecodes) {
+  const auto logits = Reference();
+  VotePolicy policy;
+  policy.config.rule = vote::Rule::kMean;
+  policy.config.temperatures = {0.8, 1.0, 1.3};
+  const std::vector<double> bounds = {0, 0.02, 2};
+  EarlyStopScores scores(*ctx_, policy, kExits, kVocab, bounds);
+  for (size_t t = 0; t + 1 < tokens_.size(); ++t) scores.Add(logits[t], tokens_[t + 1]);
+  const std::vector<EarlyStopScore> got = scores.Finish();
+  ASSERT_EQ(got.size(), bounds.size());
+  const auto n = static_cast<int64_t>(tokens_.size()) - 1;
+  EXPECT_EQ(got[0].decided, (std::vector<int64_t>{n, 0, 0}));
+  EXPECT_EQ(got[2].decided, (std::vector<int64_t>{0, 0, n}));
+  for (size_t b = 0; b < bounds.size(); ++b) {
+    // The decoder, token by token, with the same bound.
+    policy.stop_above = bounds[b] > 0 ? std::min(bounds[b], 1.0) : 1e-9;
+    Voter voter(*ctx_, policy, kExits, kVocab);
+    VotingTokenModel model(Decoder(8), voter);
+    double nll = 0;
+    std::vector<double> p(kVocab);
+    for (size_t t = 0; t + 1 < tokens_.size(); ++t) {
+      const auto out = model.Step(tokens_[t]);
+      ASSERT_TRUE(out.ok());
+      vote::Softmax(*out, 1, p);
+      nll -= std::log(p[static_cast<size_t>(tokens_[t + 1])]);
+    }
+    EXPECT_EQ(got[b].decided, std::vector<int64_t>(model.decided().begin(), model.decided().end()))
+        << bounds[b];
+    EXPECT_NEAR(got[b].nll, nll / static_cast<double>(n), 1e-4) << bounds[b];
+  }
 }
 
 }  // namespace

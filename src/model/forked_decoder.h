@@ -40,6 +40,8 @@ class ForkedDecoder {
     return Prefill({&token, 1}, stop);
   }
 
+  int exits() const { return exits_.size(); }
+  int64_t vocab() const { return model_.config().vocab; }
   int64_t length() const { return length_; }
   int64_t max_context() const { return max_context_; }
   void Truncate(int64_t length);

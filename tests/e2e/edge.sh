@@ -37,6 +37,10 @@ cmp "$WORK/two/edge.safetensors" "$WORK/same/edge.safetensors" || fail "threads 
 
 run 0 eval eval "$WORK/two" --data "$WORK/test.jsonl" --json --quiet
 check eval "len(j['exits']) == 2 and j['loss'] == j['vote']['rules'][j['vote']['rule']]['loss']"
+# What stopping early costs, from all exits (no bound) down.
+check eval "j['early_stop'][-1]['above'] is None and j['early_stop'][-1]['decided'] == [0, 1] and
+  abs(j['early_stop'][-1]['loss'] - j['loss']) < 1e-5"
+check eval "all(a['layers'] <= b['layers'] for a, b in zip(j['early_stop'], j['early_stop'][1:]))"
 run 0 named eval "$WORK/two" --data "$WORK/test.jsonl" --vote mean --json --quiet
 check named "j['vote']['rule'] == 'mean' and j['loss'] == j['vote']['rules']['mean']['loss']"
 [ "$(json named "j['vote']['rules']['mean']['loss']")" = "$(json eval "j['vote']['rules']['mean']['loss']")" ] ||
@@ -46,7 +50,7 @@ run 1 bad eval "$WORK/two" --data "$WORK/test.jsonl" --vote loudest
 generate=(--prompt "Once upon a time" --max-tokens 24 --temperature 0 --json --quiet)
 run 0 vote generate "$WORK/two" "${generate[@]}"
 run 0 early generate "$WORK/two" --vote mean --early-stop 0.5 "${generate[@]}"
-check early "len(j['ids']) > 0"
+check early "len(j['ids']) > 0 and abs(sum(j['decided']) - 1) < 1e-9"
 # A bound that every token reaches leaves the lowest exit, one that none reaches the whole vote.
 run 0 always generate "$WORK/two" --vote mean --early-stop 1e-9 "${generate[@]}"
 run 0 lowest generate "$WORK/two" --vote single:0 "${generate[@]}"
