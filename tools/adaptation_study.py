@@ -41,37 +41,52 @@ BASES = {
 }
 BASE_NAMES = {"dense": "dense", "4-bit": "4 bits", "sparse": "4 bits, 50% of the weights zero"}
 
-# Name -> options of tune. The rates are the best of a few tried for each (docs).
+# Name -> options of tune. The rates are the best of a few tried for each (docs); method edge's B
+# factors learn at 8 times the rate named, which "one rate" takes away and "lora+" gives to LoRA.
 METHODS = {
     "lora": ["--method", "lora", "--rank", "16", "--learning-rate", "6e-3"],
+    "lora+": ["--method", "lora", "--rank", "16", "--lora-plus", "8", "--learning-rate", "3e-3"],
     "last-n": ["--method", "last-n", "--last-layers", "6", "--rank", "16", "--learning-rate",
                "6e-3"],
     "full": ["--method", "full", "--learning-rate", "1e-3"],
-    "edge": ["--method", "edge", "--learning-rate", "6e-3"],
-    "edge, upper half": ["--method", "edge", "--first-layer", "6", "--learning-rate", "6e-3"],
-    "edge, rate 3e-3": ["--method", "edge", "--learning-rate", "3e-3"],
-    "edge, upper half, rate 3e-3": ["--method", "edge", "--first-layer", "6", "--learning-rate",
-                                    "3e-3"],
+    "edge": ["--method", "edge", "--learning-rate", "3e-3"],
+    "edge, upper half": ["--method", "edge", "--first-layer", "6", "--learning-rate", "3e-3"],
+    "edge, one rate": ["--method", "edge", "--lora-plus", "1", "--learning-rate", "6e-3"],
+    "edge, upper half, one rate": ["--method", "edge", "--first-layer", "6", "--lora-plus", "1",
+                                   "--learning-rate", "6e-3"],
+    "edge, rate 1.5e-3": ["--method", "edge", "--learning-rate", "1.5e-3"],
+    "edge, upper half, rate 1.5e-3": ["--method", "edge", "--first-layer", "6", "--learning-rate",
+                                      "1.5e-3"],
+    "lora+, rate 1.5e-3": ["--method", "lora", "--rank", "16", "--lora-plus", "8",
+                           "--learning-rate", "1.5e-3"],
     "edge, 2 exits that vote": ["--method", "edge", "--exits", "2", "--first-layer", "6",
-                                "--rate-per-window", "--learning-rate", "6e-3"],
+                                "--rate-per-window", "--learning-rate", "3e-3"],
     "edge, cumulative": ["--method", "edge", "--trunk", "cumulative", "--windows", "rising",
                          "--exits", "2", "--first-layer", "6", "--window-steps", "1,3",
-                         "--learning-rate", "6e-3"],
-    "edge, exact backward": ["--method", "edge", "--backward", "exact", "--learning-rate", "6e-3"],
+                         "--learning-rate", "3e-3"],
+    "edge, 2 exits that vote, one rate": [
+        "--method", "edge", "--exits", "2", "--first-layer", "6", "--rate-per-window",
+        "--lora-plus", "1", "--learning-rate", "6e-3"],
+    "edge, cumulative, one rate": [
+        "--method", "edge", "--trunk", "cumulative", "--windows", "rising", "--exits", "2",
+        "--first-layer", "6", "--window-steps", "1,3", "--lora-plus", "1", "--learning-rate",
+        "6e-3"],
+    "edge, exact backward": ["--method", "edge", "--backward", "exact", "--learning-rate", "3e-3"],
     "edge, exact trunk": ["--method", "edge", "--trunk-forward", "exact", "--learning-rate",
                           "3e-3"],
     "edge, whole head": ["--method", "edge", "--whole-head", "--learning-rate", "3e-3"],
-    "edge, no block left out": ["--method", "edge", "--head-skip", "0", "--learning-rate", "6e-3"],
-    "edge, full depth": ["--method", "edge", "--first-layer", "0", "--learning-rate", "6e-3"],
-    "edge, no cache": ["--method", "edge", "--no-cache", "--learning-rate", "6e-3"],
+    "edge, no block left out": ["--method", "edge", "--head-skip", "0", "--learning-rate", "3e-3"],
+    "edge, full depth": ["--method", "edge", "--first-layer", "0", "--learning-rate", "3e-3"],
+    "edge, no cache": ["--method", "edge", "--no-cache", "--learning-rate", "3e-3"],
     "edge, no LoRA on the head": ["--method", "edge", "--head-lora-rank", "0", "--learning-rate",
-                                  "6e-3"],
+                                  "3e-3"],
 }
 
 ROWS = ["dense:lora", "dense:edge", "sparse:lora", "sparse:edge", "dense:edge, upper half",
-        "sparse:edge, upper half", "4-bit:lora", "dense:last-n", "dense:full",
-        "dense:edge, cumulative", "dense:edge, 2 exits that vote"]
-EQUAL_TIME = ["dense:edge", "dense:edge, upper half", "sparse:edge"]
+        "sparse:edge, upper half", "dense:lora+", "sparse:lora+", "dense:edge, one rate",
+        "sparse:edge, one rate", "4-bit:lora", "dense:last-n", "dense:full",
+        "dense:edge, cumulative, one rate", "dense:edge, 2 exits that vote, one rate"]
+EQUAL_TIME = ["dense:edge", "sparse:edge", "dense:edge, one rate", "sparse:edge, one rate"]
 
 
 def base_path(args, base):
