@@ -105,12 +105,14 @@ class Tune : public Command {
     if (flags_.method == "edge") {
       EW_ASSIGN(auto edge, MakeEdge(inv, *exec, *model, location.path, data, plan, &fit));
       EW_RETURN_IF_ERROR(fit.Predict(edge.get()));
+      EW_RETURN_IF_ERROR(fit.Calibrate(*edge, edge.get()));
       method = std::move(edge);
     } else {
       EW_RETURN_IF_ERROR(fit.Predict(nullptr));
       method_options.recompute = plan.recompute;
       method_options.group = plan.group;
       EW_ASSIGN(method, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
+      EW_RETURN_IF_ERROR(fit.Calibrate(*method, nullptr));
     }
     if (flags_.dry_run) {
       EW_ASSIGN(const std::vector<data::PreviewSample> samples,

@@ -7,6 +7,7 @@
 #endif
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "base/units.h"
@@ -23,6 +24,15 @@ constexpr int64_t kLater = int64_t{3} << 20;
 constexpr int kMapFrom = 128 << 10;
 // Of a thread: what a kernel may keep beyond what it kept when it was measured.
 constexpr int64_t kScratchMargin = int64_t{512} << 10;
+
+// Of micro-batches that are run to see how long they take.
+constexpr size_t kMostProbes = 5;
+constexpr double kProbeSeconds = 1.5;
+constexpr double kMostOff = 4;  // what is further off is not the operations' time
+
+double Now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // Resident now, freed memory given back, what the kernels keep for themselves left out.
 int64_t Resident(const ExecContext& ctx) {
@@ -246,12 +256,12 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   if (edge != nullptr) EW_RETURN_IF_ERROR(Probe(*edge, &r));
   before_ = Held();
   r.measured = [&](int64_t mean_tokens) { Settle(mean_tokens); };
-  EW_ASSIGN(const RunPrediction p, PredictRun(ctx_, model_, r));
-  plan_.predicted_seconds = p.seconds;
-  plan_.predicted_step_seconds =
-      p.step_seconds * static_cast<double>(edge != nullptr ? edge->options().windows_per_step : 1);
+  kinds_ = r.kinds.size();
+  EW_ASSIGN(prediction_, PredictRun(ctx_, model_, r));
+  windows_ = edge != nullptr ? edge->options().windows_per_step : 1;
+  SetPrediction();
+  const RunPrediction& p = prediction_;
   plan_.candidates = p.plan.candidates;
-  plan_.bound = p.plan.streams.load > p.plan.streams.compute ? "disk" : "compute";
   if (model_.stream() != nullptr && plan_.memory_limit > 0) {
     request_.method.recompute = p.plan.choice.recompute;
     request_.group = plan_.group = p.plan.choice.group;
@@ -273,6 +283,63 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
     edge->SetRecompute(plan_.recompute);
     edge->SetGroup(plan_.group);
   }
+  return Status::Ok();
+}
+
+void TuneFit::SetPrediction() {
+  const RunPrediction& p = prediction_;
+  plan_.predicted_seconds = p.seconds;
+  plan_.predicted_step_seconds = p.step_seconds * static_cast<double>(windows_);
+  plan_.bound = p.plan.streams.load > p.plan.streams.compute ? "disk" : "compute";
+}
+
+Status TuneFit::Calibrate(tune::Method& method, const tune::EdgeMethod* edge) {
+  // One kind of step, which a micro-batch stands for.
+  if (kinds_ != 1 || windows_ != 1 || prediction_.plan.streams.compute <= 0) return Status::Ok();
+  const plan::Plan& p = prediction_.plan;
+  std::vector<TokenBatch> batches;
+  std::vector<const TokenBatch*> pointers;
+  std::vector<int64_t> micros;
+  double tokens = 0;
+  const int64_t count = std::max<int64_t>(method.group(), 1);
+  for (int64_t i = 0; i < count; ++i) {
+    EW_ASSIGN(batches.emplace_back(), data_.train->Get(0, i % data_.train->batches_per_epoch()));
+    tokens += static_cast<double>(batches.back().size());
+    micros.push_back(i);
+  }
+  for (const TokenBatch& batch : batches) pointers.push_back(&batch);
+  tune::MicroContext context;
+  context.grad_scale = 1.0 / tokens;
+  // Seconds so far, without those spent waiting for weights. States at a window's start that are
+  // read, or made once, are not in the plan.
+  const auto computed = [&] {
+    if (edge != nullptr && cached_) {
+      const model::PassPhases& pass = edge->times().pass;
+      return pass.forward + pass.head + pass.backward - pass.waited;
+    }
+    return Now() - (model_.stream() != nullptr ? model_.stream()->stats().wait_seconds : 0);
+  };
+  std::vector<double> seconds;
+  double spent = 0;
+  while (seconds.size() < kMostProbes && spent < kProbeSeconds) {
+    const double before = computed(), start = Now();
+    std::vector<tune::LossSum> losses;
+    EW_RETURN_IF_ERROR(method.Micros(pointers, micros, context, &losses));
+    seconds.push_back(computed() - before);
+    spent += Now() - start;
+  }
+  // The first one touches memory for the first time, which counts little where it is the only one.
+  if (seconds.size() > 1) seconds.erase(seconds.begin());
+  std::nth_element(seconds.begin(), seconds.begin() + std::ssize(seconds) / 2, seconds.end());
+  const double measured = seconds[seconds.size() / 2];
+  const double optimizer =
+      p.workload.optimizer_gbytes / std::max(prediction_.device.memory().read_gbps, 1e-9);
+  const double share = tokens / static_cast<double>(p.choice.micro_batches * p.workload.tokens);
+  const double expected = (p.streams.compute - optimizer) * share;
+  if (measured <= 0 || expected <= 0) return Status::Ok();
+  EW_RETURN_IF_ERROR(
+      Rescale(std::clamp(measured / expected, 1 / kMostOff, kMostOff), &prediction_));
+  SetPrediction();
   return Status::Ok();
 }
 

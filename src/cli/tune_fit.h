@@ -29,8 +29,13 @@ class TuneFit {
   // the process has grown by until then is taken off what the weights may take. A streamed model's
   // budget and the method's recomputation are set. `edge`: null for other methods.
   Status Predict(tune::EdgeMethod* edge);
+  // A few micro-batches of the run itself, as planned: the machine in the state in which the steps
+  // will find it says more than operations one by one. Changes nothing that lasts, and no bit of
+  // the run. `method`: of the plan; `edge`: the same, or null.
+  Status Calibrate(tune::Method& method, const tune::EdgeMethod* edge);
 
  private:
+  void SetPrediction();
   Status Fit();
   int64_t Held() const;
   Status Probe(tune::EdgeMethod& edge, PredictRequest* request);
@@ -45,7 +50,10 @@ class TuneFit {
   tune::MemoryRequest request_;
   model::PassMemory kept_, recomputed_;  // of the largest window
   bool cached_ = false, complete_ = false;
-  int64_t before_ = 0;  // resident when measuring began, scratch of the kernels left out
+  RunPrediction prediction_;
+  size_t kinds_ = 0;     // of steps
+  int64_t windows_ = 1;  // of a step
+  int64_t before_ = 0;   // resident when measuring began, scratch of the kernels left out
 };
 
 }  // namespace edgewise::cli

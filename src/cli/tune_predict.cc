@@ -76,8 +76,8 @@ double TeacherSeconds(const PredictRequest& r, const MeanBatch& batch, const pla
 }
 
 Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
-                          const MeanBatch& batch, const StepKind& kind,
-                          const plan::Device& device) {
+                          const MeanBatch& batch, const StepKind& kind, const plan::Device& device,
+                          schedule::SearchOptions* options) {
   const schedule::DescribeFn describe = [&](int64_t tokens, int64_t micro_batches,
                                             bool recompute) -> Result<plan::Workload> {
     model::WorkloadOptions o = OptionsOf(r, batch);
@@ -90,7 +90,7 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
     EW_RETURN_IF_ERROR(SetMemory(r, model, recompute, &w));
     return w;
   };
-  schedule::SearchOptions o;
+  schedule::SearchOptions& o = *options;
   o.memory_limit = model.stream() != nullptr ? r.memory_limit : 0;
   o.max_tokens = batch.tokens;
   o.tokens = batch.tokens * r.grad_accum;
@@ -154,7 +154,7 @@ Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
   RunPrediction out;
   double steps = 0, most = 0, forward = 0;
   for (const StepKind& kind : r.kinds) {
-    EW_ASSIGN(plan::Plan plan, PlanOf(model, r, batch, kind, device));
+    EW_ASSIGN(plan::Plan plan, PlanOf(model, r, batch, kind, device, &out.search));
     out.step_seconds +=
         kind.steps * (plan.predicted_seconds + TeacherSeconds(r, batch, device, plan.workload));
     forward += kind.steps * Forward(device, plan.workload);
@@ -181,8 +181,25 @@ Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
     out.trunk_seconds = per_token(Forward(device, trunk)) *
                         (TokensOf(r.data.train.get()) + TokensOf(r.data.valid.get()));
   }
+  out.steps = steps;
   out.seconds = steps * out.step_seconds + out.trunk_seconds + out.validation_seconds;
+  out.device = std::move(device);
   return out;
+}
+
+Status Rescale(double factor, RunPrediction* p) {
+  for (plan::KernelRate& rate : p->device.kernels) rate.gops /= factor;
+  EW_ASSIGN(plan::Plan plan,
+            schedule::Evaluate(p->device, p->plan.workload, p->plan.choice, p->search));
+  plan.candidates = p->plan.candidates;
+  plan.seed = p->plan.seed;
+  EW_RETURN_IF_ERROR(schedule::CheckPlan(plan));
+  p->step_seconds *= plan.predicted_seconds / std::max(p->plan.predicted_seconds, 1e-9);
+  p->trunk_seconds *= factor;
+  p->validation_seconds *= factor;
+  p->seconds = p->steps * p->step_seconds + p->trunk_seconds + p->validation_seconds;
+  p->plan = std::move(plan);
+  return Status::Ok();
 }
 
 }  // namespace edgewise::cli

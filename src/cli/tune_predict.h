@@ -11,6 +11,7 @@
 #include "model/model.h"
 #include "model/workload.h"
 #include "plan/plan.h"
+#include "schedule/search.h"
 #include "tune/memory_estimate.h"
 
 namespace edgewise::cli {
@@ -59,7 +60,10 @@ struct PredictRequest {
 };
 
 struct RunPrediction {
-  plan::Plan plan;                // of the kind with the most steps, checked
+  plan::Plan plan;      // of the kind with the most steps, checked
+  plan::Device device;  // that it was searched for
+  schedule::SearchOptions search;
+  double steps = 0;
   double step_seconds = 0;        // mean over all kinds
   double trunk_seconds = 0;       // of the states below windows, once a run
   double validation_seconds = 0;  // all of them
@@ -72,5 +76,9 @@ struct RunPrediction {
 // sound.
 Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
                                  const PredictRequest& request);
+
+// The same plan where everything computed takes `factor` times as long as was measured: what a step
+// of the run itself says of its operations.
+Status Rescale(double factor, RunPrediction* prediction);
 
 }  // namespace edgewise::cli

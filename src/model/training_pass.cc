@@ -261,6 +261,10 @@ Result<std::vector<kernels::HeadLossResult>> TrainingPass::Impl::RunRows(
   PassPhases unused;
   PassPhases& phases = common.phases != nullptr ? *common.phases : unused;
   Stopwatch watch(common.phases != nullptr);
+  const auto waited = [&] {
+    return model.stream() != nullptr ? model.stream()->stats().wait_seconds : 0.0;
+  };
+  phases.waited -= waited();
   struct Row {
     const TokenBatch& batch;
     PassOptions o;
@@ -353,7 +357,10 @@ Result<std::vector<kernels::HeadLossResult>> TrainingPass::Impl::RunRows(
     }
   }
   watch.AddTo(&phases.head);
-  if (!shape.backward) return results;
+  if (!shape.backward) {
+    phases.waited += waited();
+    return results;
+  }
 
   // Backward, down to the lowest layer with anything to train.
   const bool to_embedding = shape.begin == 0 && common.gradients->embedding != nullptr;
@@ -380,6 +387,7 @@ Result<std::vector<kernels::HeadLossResult>> TrainingPass::Impl::RunRows(
                                common.gradients->embedding);
   }
   watch.AddTo(&phases.backward);
+  phases.waited += waited();
   return results;
 }
 

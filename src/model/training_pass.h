@@ -47,6 +47,7 @@ struct PassPhases {
   double forward = 0;   // layers
   double head = 0;      // final norm, head, loss and their gradients
   double backward = 0;  // layers
+  double waited = 0;    // for streamed weights, in all of these
 };
 
 struct PassOptions {
