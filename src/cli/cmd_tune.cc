@@ -121,6 +121,8 @@ class Tune : public Command {
       return DryRun(console, plan, data, samples);
     }
     console.Log(PlanText(plan, data.report));
+    // What planning read is not the run's.
+    if (model->stream() != nullptr) model->stream()->ResetStats();
 
     tune::TrainInputs inputs;
     inputs.train = data.train.get();

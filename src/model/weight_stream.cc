@@ -197,6 +197,11 @@ Status WeightStream::SetBudget(int64_t bytes) {
   return Status::Ok();
 }
 
+void WeightStream::ResetStats() {
+  const std::lock_guard lock(mutex_);
+  stats_ = {};
+}
+
 void WeightStream::Drop(Unit* unit) {
   unit->state = State::kAbsent;
   resident_ -= unit->bytes;

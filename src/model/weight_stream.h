@@ -103,6 +103,7 @@ class WeightStream {
   // Of the units in memory, those being read included.
   int64_t resident_bytes() const;
   StreamStats stats() const;
+  void ResetStats();
 
  private:
   struct Piece {  // of a file, aligned, read in one go
