@@ -296,6 +296,8 @@ void TuneFit::SetPrediction() {
 Status TuneFit::Calibrate(tune::Method& method, const tune::EdgeMethod* edge) {
   // One kind of step, which a micro-batch stands for.
   if (kinds_ != 1 || windows_ != 1 || prediction_.plan.streams.compute <= 0) return Status::Ok();
+  // A teacher's part has been measured (Probe) and is not in the plan.
+  if (edge != nullptr && edge->options().teacher != nullptr) return Status::Ok();
   const plan::Plan& p = prediction_.plan;
   std::vector<TokenBatch> batches;
   std::vector<const TokenBatch*> pointers;
