@@ -46,8 +46,9 @@ SETTINGS = {
 }
 
 
-def ceiling(shape, run, window, fp32, int8, integer, tokens=512):
-    """Tokens a second of a run with windows of `window` layers."""
+def ceiling(shape, run, window, fp32, int8, options, tokens=512):
+    """Tokens a second of a run with windows of `window` layers and the options of its setting."""
+    integer, integer_trunk = "--backward" not in options, "--trunk-forward" not in options
     d, ffn, layers, heads, kv, dim, vocab = SHAPES[shape]
     linears = 2 * d * heads * dim + 2 * d * kv * dim + 3 * d * ffn
     ends = 2 * (d + heads * dim) + 2 * (d + kv * dim) + 3 * (d + ffn)
@@ -63,7 +64,8 @@ def ceiling(shape, run, window, fp32, int8, integer, tokens=512):
     seconds += learned * 2 * vocab * d * (1 / forward + computed / back)
     seconds += learned * 6 * run["head_lora_rank"] * (vocab + d) / small
     trunk = run["trunk_tokens"] / run["tokens"]
-    seconds += trunk * run["window_begin"] * (2 * linears / forward + attention / small)
+    below = forward if integer_trunk else exact
+    seconds += trunk * run["window_begin"] * (2 * linears / below + attention / small)
     return 1 / seconds
 
 
@@ -116,7 +118,7 @@ def main():
             layers = SHAPES[shape][2]
             window = layers / run["exits"] if run["exits"] > 1 else layers - run["window_begin"]
             top = ceiling(shape, run, window, args.fp32 * 1e9, args.int8 * 1e9,
-                          "exact" not in options)
+                          options)
             speed = run["tokens_per_second"]
             parts = [1e6 * run["seconds_of"][k] / run["tokens"]
                      for k in ("trunk", "window_forward", "head", "window_backward", "optimizer")]
