@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "kernels/packed/format.h"
-#include "kernels/packed/header.h"
 #include "tensor/dtype.h"
 
 namespace edgewise::model {
@@ -41,22 +40,6 @@ inline MatrixSections SectionsOf(const kernels::PackedFormat& f, const kernels::
 
 inline MatrixSections SectionsOf(DType dtype, int64_t cols) {
   return {1, {{0, cols * static_cast<int64_t>(DTypeBytes(dtype))}}};
-}
-
-inline kernels::PackedFormat FormatOf(const kernels::PackedHeader& h) {
-  kernels::PackedFormat f;
-  f.rows = static_cast<int64_t>(h.rows);
-  f.cols = static_cast<int64_t>(h.cols);
-  f.bits = h.bits;
-  f.structure = static_cast<kernels::Structure>(h.structure);
-  f.group = h.group;
-  f.scale_type = static_cast<kernels::ScaleType>(h.scale_type);
-  f.has_min = h.has_min != 0;
-  f.nm_n = h.nm_n;
-  f.nm_m = h.nm_m;
-  f.block_cols = h.block_cols;
-  f.act_group = h.act_group;
-  return f;
 }
 
 }  // namespace edgewise::model

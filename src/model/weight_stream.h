@@ -148,7 +148,8 @@ class WeightStream {
   Status Load(Unit* unit);
   Status Bind(Unit* unit);
   const StreamedMatrix* FindMatrix(const WeightId& id) const;
-  Result<kernels::PackedHeader> ReadHeader(const StreamedMatrix& matrix);
+  const StreamedFile* FileOf(const StreamedMatrix& matrix) const;  // null: not opened yet
+  Result<kernels::PackedHeader> ReadHeader(const StreamedMatrix& matrix) const;
 
   StreamOptions options_;
   ModelWeights* weights_ = nullptr;

@@ -24,7 +24,7 @@ Status WeightStream::Gather(ExecContext& ctx, std::span<const int32_t> ids, floa
   MatrixSections to;                              // in a packed matrix of one tile
   kernels::PackedHeader one = embedding_header_;  // which has this header
   if (m.packed) {
-    kernels::PackedFormat format = FormatOf(one);
+    kernels::PackedFormat format = kernels::FormatOf(one);
     EW_ASSIGN(const kernels::PackedLayout from, kernels::ComputeLayout(format, 0));
     layout = SectionsOf(format, from);
     format.rows = kernels::kTileRows;
@@ -33,10 +33,7 @@ Status WeightStream::Gather(ExecContext& ctx, std::span<const int32_t> ids, floa
     one.rows = static_cast<uint64_t>(format.rows);
     one.total = static_cast<uint64_t>(place.total);
   }
-  const StreamedFile* file = nullptr;
-  for (const auto& f : files_) {
-    if (f->path() == m.path) file = f.get();
-  }
+  const StreamedFile* file = FileOf(m);
 
   // Tokens by the rows that lie together.
   std::vector<std::pair<int32_t, int32_t>> order;  // first row of them, token

@@ -26,13 +26,20 @@ constexpr int64_t kOverread = 64;
 constexpr int64_t kShortPart = int64_t{32} << 10;
 }  // namespace
 
-Result<kernels::PackedHeader> WeightStream::ReadHeader(const StreamedMatrix& m) {
-  EW_ASSIGN(const size_t file, OpenFile(m.path));
+const StreamedFile* WeightStream::FileOf(const StreamedMatrix& m) const {
+  for (const auto& file : files_) {
+    if (file->path() == m.path) return file.get();
+  }
+  return nullptr;
+}
+
+Result<kernels::PackedHeader> WeightStream::ReadHeader(const StreamedMatrix& m) const {
+  const StreamedFile* file = FileOf(m);
+  if (file == nullptr) return NotFound("the matrix has no file");
   AlignedBuffer buffer(static_cast<size_t>(kSmallestBuffer));
   const int64_t begin = m.offset / kBlock * kBlock;
   const int64_t needed = m.offset + static_cast<int64_t>(sizeof(kernels::PackedHeader)) - begin;
-  EW_RETURN_IF_ERROR(
-      files_[file]->Read(begin, RoundUp(needed, kBlock), needed, buffer.as<std::byte>()));
+  EW_RETURN_IF_ERROR(file->Read(begin, RoundUp(needed, kBlock), needed, buffer.as<std::byte>()));
   kernels::PackedHeader header;
   std::memcpy(&header, buffer.as<std::byte>() + (m.offset - begin), sizeof header);
   return header;
@@ -43,7 +50,7 @@ Status WeightStream::AddEmbedding(StreamedMatrix matrix) {
   bool gathered = !matrix.packed;
   if (matrix.packed) {
     EW_ASSIGN(embedding_header_, ReadHeader(matrix));
-    gathered = FormatOf(embedding_header_).structure == kernels::Structure::kDense;
+    gathered = kernels::FormatOf(embedding_header_).structure == kernels::Structure::kDense;
   }
   if (gathered) {
     embedding_.emplace();
@@ -63,7 +70,7 @@ Status WeightStream::AddHead(const StreamedMatrix& matrix, const ModelConfig& co
   MatrixSections layout = SectionsOf(matrix.dtype, config.hidden);
   if (matrix.packed) {
     EW_ASSIGN(const kernels::PackedHeader header, ReadHeader(matrix));
-    const kernels::PackedFormat f = FormatOf(header);
+    const kernels::PackedFormat f = kernels::FormatOf(header);
     if (f.structure != kernels::Structure::kDense) {
       units_.emplace_back();
       return AddMatrix(matrix, &units_.back());

@@ -42,17 +42,8 @@ int64_t WeightStream::matrix_bytes(const WeightId& id) const {
 Result<kernels::PackedFormat> WeightStream::ReadFormat(const WeightId& id) const {
   const StreamedMatrix* m = FindMatrix(id);
   if (m == nullptr || !m->packed) return NotFound("the matrix is not packed");
-  for (const auto& file : files_) {
-    if (file->path() != m->path) continue;
-    AlignedBuffer buffer(static_cast<size_t>(kSmallestBuffer));
-    const int64_t begin = m->offset / kBlock * kBlock;
-    const int64_t needed = m->offset + static_cast<int64_t>(sizeof(kernels::PackedHeader)) - begin;
-    EW_RETURN_IF_ERROR(file->Read(begin, RoundUp(needed, kBlock), needed, buffer.as<std::byte>()));
-    kernels::PackedHeader h;
-    std::memcpy(&h, buffer.as<std::byte>() + (m->offset - begin), sizeof h);
-    return FormatOf(h);
-  }
-  return NotFound("the matrix has no file");
+  EW_ASSIGN(const kernels::PackedHeader header, ReadHeader(*m));
+  return kernels::FormatOf(header);
 }
 
 Result<double> WeightStream::MeasureRead(int64_t bytes) const {

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/packed/format.h"
+
 namespace edgewise::kernels {
 
 struct PackedHeader {
@@ -28,5 +30,22 @@ static_assert(sizeof(PackedHeader) == 64);
 
 inline constexpr char kPackedMagic[4] = {'E', 'W', 'P', 'K'};
 inline constexpr uint16_t kPackedVersion = 1;
+
+// What the header says, unchecked (ComputeLayout checks).
+inline PackedFormat FormatOf(const PackedHeader& h) {
+  PackedFormat f;
+  f.rows = static_cast<int64_t>(h.rows);
+  f.cols = static_cast<int64_t>(h.cols);
+  f.bits = h.bits;
+  f.structure = static_cast<Structure>(h.structure);
+  f.group = h.group;
+  f.scale_type = static_cast<ScaleType>(h.scale_type);
+  f.has_min = h.has_min != 0;
+  f.nm_n = h.nm_n;
+  f.nm_m = h.nm_m;
+  f.block_cols = h.block_cols;
+  f.act_group = h.act_group;
+  return f;
+}
 
 }  // namespace edgewise::kernels

@@ -41,17 +41,7 @@ Result<PackedMatrix> PackedMatrix::FromBytes(std::span<const std::byte> bytes,
     return BadInput("packed matrix with impossible sizes in its header");
   }
   PackedMatrix m;
-  m.format_.rows = static_cast<int64_t>(h.rows);
-  m.format_.cols = static_cast<int64_t>(h.cols);
-  m.format_.bits = h.bits;
-  m.format_.structure = static_cast<Structure>(h.structure);
-  m.format_.group = h.group;
-  m.format_.scale_type = static_cast<ScaleType>(h.scale_type);
-  m.format_.has_min = h.has_min != 0;
-  m.format_.nm_n = h.nm_n;
-  m.format_.nm_m = h.nm_m;
-  m.format_.block_cols = h.block_cols;
-  m.format_.act_group = h.act_group;
+  m.format_ = FormatOf(h);
   EW_ASSIGN(m.layout_, ComputeLayout(m.format_, static_cast<int64_t>(h.count)));
   if (h.total != bytes.size() || static_cast<uint64_t>(m.layout_.total) != h.total) {
     return BadInput(
