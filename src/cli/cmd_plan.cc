@@ -156,6 +156,7 @@ class PlanCommand : public Command {
     search_.max_tokens = tokens_;
     search_.split_batches = split_;
     search_.overlap = !no_overlap_;
+    search_.uncertainty = device.simulated ? 0 : schedule::kMeasuredUncertainty;
     search_.traversal = order_ == "row" ? 1 : order_ == "column" ? -1 : 0;
     if (device.threads > 0) options_.threads = device.threads;
     const schedule::DescribeFn describe = [&](int64_t tokens, int64_t micro_batches,

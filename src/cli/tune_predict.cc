@@ -96,6 +96,7 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
   o.tokens = batch.tokens * r.grad_accum;
   o.read_processors = r.read_processors;
   o.split_batches = false;
+  o.uncertainty = schedule::kMeasuredUncertainty;
   o.traversal = r.may_group ? 0 : r.traversal;
   o.recompute = r.may_recompute ? schedule::Recompute::kSearch
                 : r.recompute   ? schedule::Recompute::kAlways

@@ -28,6 +28,9 @@ struct SearchOptions {
   bool cached_disk = false;  // reads come from the page cache
   // Processors that a read keeps busy: it is slower and slows the computation, which has them all.
   double read_processors = 0;
+  // Predictions that differ by this share are taken for the same: of such plans the one that moves
+  // the least between memory and disk is chosen. 0 where predictions are exact (described devices).
+  double uncertainty = 0;
   // Only this traversal, for comparisons: 0 all, 1 row by row, -1 column by column.
   int traversal = 0;
   uint64_t seed = 1;  // of the annealing over what the grid is too large for
@@ -37,11 +40,15 @@ struct SearchOptions {
 Result<plan::Plan> Evaluate(const plan::Device& device, const plan::Workload& workload,
                             const plan::Choice& choice, const SearchOptions& options);
 
-// The fastest plan. Every combination of micro-batch, group, recomputation and spilling is
-// evaluated (a few hundred); with more than kMaxGroups possible group sizes these are annealed.
-// Error: kOutOfMemory, with the smallest limit that works and what would make it smaller.
+// The fastest plan (see SearchOptions::uncertainty). Every combination of micro-batch, group,
+// recomputation and spilling is evaluated (a few hundred); with more than kMaxGroups possible group
+// sizes these are annealed. Error: kOutOfMemory, with the smallest limit that works and what would
+// make it smaller.
 Result<plan::Plan> Search(const plan::Device& device, const DescribeFn& describe,
                           const SearchOptions& options);
 inline constexpr int64_t kMaxGroups = 12;
+// SearchOptions::uncertainty for a device that was measured: what predictions of the same step vary
+// by on a machine with nothing else to do.
+inline constexpr double kMeasuredUncertainty = 0.03;
 
 }  // namespace edgewise::schedule

@@ -98,6 +98,31 @@ TEST(Search, PlansAreSoundAndNeverSlowerThanFixedOrders) {
   EXPECT_GT(better, 0);
 }
 
+TEST(Search, OfPlansAsFastAsFarAsPredictionsTellTakesTheOneThatMovesLeast) {
+  int fewer = 0;
+  for (const double disk : {0.05, 1.0, 100.0}) {
+    for (const int64_t limit : {int64_t{3'500'000}, int64_t{5'000'000}, int64_t{50'000'000}}) {
+      const Device d = MakeDevice(100, disk);
+      SearchOptions o;
+      o.memory_limit = limit;
+      o.max_tokens = 128;
+      o.tokens = 128 * 8;
+      const Result<Plan> fastest = Search(d, Layers(6), o);
+      if (!fastest.ok()) continue;
+      o.uncertainty = 0.05;
+      const Result<Plan> plan = Search(d, Layers(6), o);
+      ASSERT_TRUE(plan.ok()) << plan.status().message();
+      EXPECT_TRUE(CheckPlan(*plan).ok());
+      EXPECT_LE(plan->predicted_seconds, fastest->predicted_seconds * 1.05 * (1 + 1e-9));
+      EXPECT_LE(plan->loaded_bytes + plan->stored_bytes,
+                fastest->loaded_bytes + fastest->stored_bytes);
+      EXPECT_LE(plan->predicted_peak_bytes, limit);
+      fewer += plan->loaded_bytes < fastest->loaded_bytes;
+    }
+  }
+  EXPECT_GT(fewer, 0);
+}
+
 TEST(Search, SaysWhichLimitWorks) {
   SearchOptions o;
   o.memory_limit = 1'000'000;
