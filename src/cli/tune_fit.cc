@@ -26,8 +26,9 @@ constexpr int kMapFrom = 128 << 10;
 constexpr int64_t kScratchMargin = int64_t{512} << 10;
 
 // Of micro-batches that are run to see how long they take.
-constexpr size_t kMostProbes = 5;
-constexpr double kProbeSeconds = 1.5;
+constexpr int64_t kMostProbes = 64;
+constexpr double kProbeShare = 0.03;  // of the run, between these
+constexpr double kLeastProbeSeconds = 1.5, kMostProbeSeconds = 6;
 constexpr double kMostOff = 4;  // what is further off is not the operations' time
 
 double Now() {
@@ -295,23 +296,10 @@ void TuneFit::SetPrediction() {
 
 Status TuneFit::Calibrate(tune::Method& method, const tune::EdgeMethod* edge) {
   // One kind of step, which a micro-batch stands for.
-  if (kinds_ != 1 || windows_ != 1 || prediction_.plan.streams.compute <= 0) return Status::Ok();
+  if (kinds_ != 1 || windows_ != 1) return Status::Ok();
   // A teacher's part has been measured (Probe) and is not in the plan.
   if (edge != nullptr && edge->options().teacher != nullptr) return Status::Ok();
   const plan::Plan& p = prediction_.plan;
-  std::vector<TokenBatch> batches;
-  std::vector<const TokenBatch*> pointers;
-  std::vector<int64_t> micros;
-  double tokens = 0;
-  const int64_t count = std::max<int64_t>(method.group(), 1);
-  for (int64_t i = 0; i < count; ++i) {
-    EW_ASSIGN(batches.emplace_back(), data_.train->Get(0, i % data_.train->batches_per_epoch()));
-    tokens += static_cast<double>(batches.back().size());
-    micros.push_back(i);
-  }
-  for (const TokenBatch& batch : batches) pointers.push_back(&batch);
-  tune::MicroContext context;
-  context.grad_scale = 1.0 / tokens;
   // Seconds so far, without those spent waiting for weights. States at a window's start that are
   // read, or made once, are not in the plan.
   const auto computed = [&] {
@@ -321,26 +309,44 @@ Status TuneFit::Calibrate(tune::Method& method, const tune::EdgeMethod* edge) {
     }
     return Now() - (model_.stream() != nullptr ? model_.stream()->stats().wait_seconds : 0);
   };
-  std::vector<double> seconds;
-  double spent = 0;
-  while (seconds.size() < kMostProbes && spent < kProbeSeconds) {
+  const double optimizer =
+      p.workload.optimizer_gbytes / std::max(prediction_.device.memory().read_gbps, 1e-9);
+  const double per_token = (p.streams.compute - optimizer) /
+                           static_cast<double>(p.choice.micro_batches * p.workload.tokens);
+  const double allowed =
+      std::clamp(kProbeShare * prediction_.seconds, kLeastProbeSeconds, kMostProbeSeconds);
+  if (per_token <= 0) return Status::Ok();
+  const int64_t group = std::max<int64_t>(method.group(), 1);
+  double took = 0, expected = 0;
+  int64_t probes = 0;
+  for (double spent = 0; probes < kMostProbes && spent < allowed; ++probes) {
+    std::vector<TokenBatch> batches;
+    std::vector<const TokenBatch*> pointers;
+    std::vector<int64_t> micros;
+    double tokens = 0;
+    for (int64_t i = 0; i < group; ++i) {
+      const int64_t next = probes * group + i;
+      EW_ASSIGN(batches.emplace_back(),
+                data_.train->Get(0, next % data_.train->batches_per_epoch()));
+      tokens += static_cast<double>(batches.back().size());
+      micros.push_back(i);
+    }
+    for (const TokenBatch& batch : batches) pointers.push_back(&batch);
+    tune::MicroContext context;
+    context.grad_scale = 1.0 / tokens;
     const double before = computed(), start = Now();
     std::vector<tune::LossSum> losses;
     EW_RETURN_IF_ERROR(method.Micros(pointers, micros, context, &losses));
-    seconds.push_back(computed() - before);
+    const double seconds = computed() - before;
     spent += Now() - start;
+    // The first one touches memory for the first time, which counts little where there is no other.
+    if (probes == 1) took = expected = 0;
+    took += seconds;
+    expected += per_token * tokens;
   }
-  // The first one touches memory for the first time, which counts little where it is the only one.
-  if (seconds.size() > 1) seconds.erase(seconds.begin());
-  std::nth_element(seconds.begin(), seconds.begin() + std::ssize(seconds) / 2, seconds.end());
-  const double measured = seconds[seconds.size() / 2];
-  const double optimizer =
-      p.workload.optimizer_gbytes / std::max(prediction_.device.memory().read_gbps, 1e-9);
-  const double share = tokens / static_cast<double>(p.choice.micro_batches * p.workload.tokens);
-  const double expected = (p.streams.compute - optimizer) * share;
-  if (measured <= 0 || expected <= 0) return Status::Ok();
-  EW_RETURN_IF_ERROR(
-      Rescale(std::clamp(measured / expected, 1 / kMostOff, kMostOff), &prediction_));
+  if (took <= 0 || expected <= 0) return Status::Ok();
+  const double factor = std::clamp(took / expected, 1 / kMostOff, kMostOff);
+  EW_RETURN_IF_ERROR(Rescale(factor, &prediction_));
   SetPrediction();
   return Status::Ok();
 }
