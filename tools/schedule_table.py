@@ -5,17 +5,19 @@ Makes a compressed base with random weights for every shape, tunes it for a few 
 limit by LoRA over the whole depth and by adaptive layer tuning, and prints a Markdown table. A run
 that is refused is a row too. Peak memory is what the system reports of the process that has ended
 (ru_maxrss). Edge runs first in a fresh directory, then (edge again) with the states below its window
-there. Rows that are done are
-kept in WORKDIR/rows.jsonl: with --seconds the tool stops between rows and the next call goes on.
+there. With --at-least a short run tells first how many steps take so many seconds: the speed of a
+machine drifts, and a step of a tenth of a second says little. Rows that are done are kept in
+WORKDIR/rows.jsonl: with --seconds the tool stops between rows and the next call goes on.
 
 usage: schedule_table.py EDGEWISE WORKDIR --tokenizer MODEL [--shapes A,B] [--limits 300MiB,1GiB]
 """
 
 import argparse
 import json
+import math
+import os
 import pathlib
 import random
-import os
 import resource
 import shutil
 import subprocess
@@ -30,8 +32,8 @@ LIMITS = {
     "tinyllama-1.1b": "1GiB,700MiB,512MiB,300MiB",
     "llama-7b": "4GiB,2GiB",
 }
-COLUMNS = ("shape", "limit", "method", "offloaded", "recomputed", "peak MiB predicted", "measured",
-           "error", "step s predicted", "measured", "error", "run s predicted", "measured",
+COLUMNS = ("shape", "limit", "method", "steps", "offloaded", "recomputed", "peak MiB predicted",
+           "measured", "error", "step s predicted", "measured", "error", "run s predicted", "measured",
            "error", "waited s", "read GB")
 
 
@@ -69,6 +71,16 @@ def run(command, data_limit=None):
     return code, result
 
 
+def tune(args, base, data, directory, method, limit, steps):
+    name = method.split()[0]
+    return run([args.edgewise, "tune", base, "--data", data, "-o", directory, "--overwrite",
+                "--method", name, "--memory", limit, "--max-steps", str(steps), "--grad-accum",
+                "1", "--batch-size", "1", "--max-seq-len", str(args.tokens), "--val-fraction", "0",
+                "--no-eval-at-start", "--weights-io", args.weights_io, "--json", "--quiet",
+                *args.options.split(), *(["--rank", args.rank] if name == "lora" else [])],
+               to_bytes(limit) if args.enforce else None)
+
+
 def error(predicted, measured):
     return f"{100 * (predicted / measured - 1):+.1f}%" if measured > 0 else "-"
 
@@ -77,11 +89,11 @@ def row_text(key, code, r):
     shape, limit, method = key
     if "peak_rss_bytes" not in r:
         message = r.get("error", {}).get("message", "")
-        return f"| {shape} | {limit} | {method} | exit {code}: {message} |" + " |" * 12
+        return f"| {shape} | {limit} | {method} | exit {code}: {message} |" + " |" * 13
     peak, want = r["peak_rss_bytes"], r["predicted_peak_bytes"]
     step, want_step = r["step_seconds"], r["predicted_step_seconds"]
     total, want_total = r["seconds"], r["predicted_seconds"]
-    cells = [shape, limit, method, "yes" if r["offloaded"] else "no",
+    cells = [shape, limit, method, str(r["steps"]), "yes" if r["offloaded"] else "no",
              "yes" if r["recompute"] else "no", f"{want / 2**20:.0f}", f"{peak / 2**20:.0f}",
              error(want, peak), f"{want_step:.3f}", f"{step:.3f}", error(want_step, step),
              f"{want_total:.1f}", f"{total:.1f}", error(want_total, total),
@@ -116,6 +128,8 @@ def main():
     p.add_argument("--bits", default="4")
     p.add_argument("--rank", default="8")
     p.add_argument("--steps", type=int, default=6)
+    p.add_argument("--at-least", type=float, default=0, metavar="S",
+                   help="as many steps more as take S seconds")
     p.add_argument("--tokens", type=int, default=256)
     p.add_argument("--options", default="", help="further options of tune")
     p.add_argument("--weights-io", default="cached")
@@ -151,15 +165,14 @@ def main():
                 directory = args.workdir / f"run-{method.split()[0]}"
                 if method == "edge":
                     shutil.rmtree(directory, ignore_errors=True)
-                done[key] = run([args.edgewise, "tune", base, "--data", data, "-o", directory,
-                                 "--overwrite", "--method", method.split()[0],
-                                 "--memory", limit, "--max-steps",
-                                 str(args.steps), "--grad-accum", "1", "--batch-size", "1",
-                                 "--max-seq-len", str(args.tokens), "--val-fraction", "0",
-                                 "--no-eval-at-start", "--weights-io", args.weights_io,
-                                 "--json", "--quiet", *args.options.split(),
-                                 *(["--rank", args.rank] if method == "lora" else [])],
-                                to_bytes(limit) if args.enforce else None)
+                steps = args.steps
+                if args.at_least:
+                    pilot = args.workdir / f"pilot-{method.split()[0]}"
+                    code, result = tune(args, base, data, pilot, method, limit, steps)
+                    if code == 0:
+                        steps = max(steps, math.ceil(args.at_least / result["step_seconds"]))
+                    shutil.rmtree(pilot, ignore_errors=True)
+                done[key] = tune(args, base, data, directory, method, limit, steps)
                 with open(kept, "a") as f:
                     code, result = done[key]
                     f.write(json.dumps({"key": key, "code": code, "result": result}) + "\n")
