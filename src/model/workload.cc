@@ -322,7 +322,8 @@ class Describer {
                              is_up     ? ""
                              : is_down ? " gradient"
                                        : " again");
-        s.ops[0].gops *= (is_up ? up : is_down ? 1 - up : 0) / times;
+        s.ops[0].share = (is_up ? up : is_down ? 1 - up : 0) / times;
+        s.ops[0].gops *= s.ops[0].share;
         if (i > 0) s.ops.resize(1);
         if (!is_up && !is_down) s.ops.clear();
       }

@@ -22,6 +22,7 @@ struct Op {
   bool blocks = false;
   double gops = 0;  // 10^9 operations of the dense product, or bytes
   int64_t weight_bytes = 0;
+  double share = 1;      // a part of a product that comes in parts; in `gops` already
   int64_t rank = 0;      // of an adapter (kHeadLoss: the head's); of a head in kAttention, kRotary
   int group = -1;        // columns per scale, 0: one per row; -1: unknown
   float skip_below = 0;  // of kHeadLoss: gradients of less probable blocks are left out

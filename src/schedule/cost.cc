@@ -205,9 +205,10 @@ OpCost CostOf(const Device& d, const Op& op) {
   if (d.simulated && d.levels.size() > 2) {
     const plan::MemoryLevel& chip = d.levels[d.levels.size() - 3];
     const double activation = op.kind == KernelKind::kLinearForward && op.bits < 16 ? 1 : 2;
-    cost.memory_seconds = HasWeights(op.kind) || op.kind == KernelKind::kWeightGradient
-                              ? BestTiling(op, chip.bytes, activation).bytes * 1e-9 / chip.read_gbps
-                              : 0;
+    if (HasWeights(op.kind) || op.kind == KernelKind::kWeightGradient) {
+      cost.memory_seconds =
+          op.share * BestTiling(op, chip.bytes, activation).bytes * 1e-9 / chip.read_gbps;
+    }
     if (cost.memory_seconds > cost.seconds) {
       cost.seconds = cost.memory_seconds;
       cost.bound = d.memory().name;

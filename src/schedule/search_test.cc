@@ -255,6 +255,27 @@ TEST(MeasureMissing, FillsTheProfile) {
   }
 }
 
+// On a described device, whose products also take the time of what they move.
+TEST(Cost, PartsOfAProductTogetherTakeWhatItTakes) {
+  Device d = MakeDevice(100, 1);
+  d.simulated = true;
+  d.levels[0].bytes = 1 << 20;
+  d.levels[0].read_gbps = 0.5;
+  plan::Op op;
+  op.tokens = 64;
+  op.out = 4096;
+  op.in = 512;
+  op.weight_bytes = op.out * op.in;
+  op.gops = 2e-9 * 64 * 4096 * 512;
+  const OpCost whole = CostOf(d, op);
+  EXPECT_GT(whole.memory_seconds, whole.compute_seconds);
+  op.share = 0.125;
+  op.gops *= op.share;
+  const OpCost part = CostOf(d, op);
+  EXPECT_DOUBLE_EQ(8 * part.memory_seconds, whole.memory_seconds);
+  EXPECT_DOUBLE_EQ(8 * part.seconds, whole.seconds);
+}
+
 // Against every tile size, by brute force, for the same cost formula's bounds.
 TEST(Cost, TilingMovesAtLeastEveryOperandOnce) {
   plan::Op op;
