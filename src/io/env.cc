@@ -30,6 +30,10 @@ Result<std::unique_ptr<ReadableFile>> Env::NewReadableFile(const std::string& pa
   return std::unique_ptr<ReadableFile>(new StringReadableFile(std::move(contents)));
 }
 
+Result<std::unique_ptr<ScratchFile>> Env::NewScratchFile(const std::string& directory, int64_t) {
+  return Unsupported(directory + ": no temporary files here");
+}
+
 Status CreateDirsSynced(Env& env, const std::string& path) {
   std::vector<std::string> parents;  // of the directories that are missing, the innermost first
   for (std::string dir = path; !env.Exists(dir); dir = parents.back()) {

@@ -30,9 +30,26 @@ class ReadableFile {
   virtual Result<size_t> Read(std::span<std::byte> buffer) = 0;
 };
 
+// A file without a name, for what memory has no room for meanwhile: it is gone when it is closed
+// and when the process ends, however it ends.
+class ScratchFile {
+ public:
+  // Offsets, lengths and addresses are multiples of this.
+  static constexpr int64_t kAlignment = 4096;
+  virtual ~ScratchFile() = default;
+  // Any thread. Error (kIo): the disk is full or failing.
+  virtual Status Write(int64_t offset, std::span<const std::byte> bytes) = 0;
+  virtual Status Read(int64_t offset, std::span<std::byte> bytes) = 0;
+};
+
 class Env {
  public:
   virtual ~Env() = default;
+  // In `directory`, which exists, with room for `bytes` bytes, which is taken at once where the
+  // file system can. Past the page cache; where there is no such way, what passed is dropped from
+  // it. Error: there is not that much room; kUnsupported (the default): this Env has no such files.
+  virtual Result<std::unique_ptr<ScratchFile>> NewScratchFile(const std::string& directory,
+                                                              int64_t bytes);
   // Creates or truncates.
   virtual Result<std::unique_ptr<WritableFile>> NewWritableFile(const std::string& path) = 0;
   // Opens for appending; creates when absent.

@@ -30,6 +30,26 @@ class FaultyEnv::File : public WritableFile {
   std::string path_;
 };
 
+class FaultyEnv::Scratch : public ScratchFile {
+ public:
+  Scratch(FaultyEnv& env, std::unique_ptr<ScratchFile> base, std::string path)
+      : env_(env), base_(std::move(base)), path_(std::move(path)) {}
+
+  Status Write(int64_t offset, std::span<const std::byte> bytes) override {
+    EW_RETURN_IF_ERROR(env_.Step("write", path_));
+    return base_->Write(offset, bytes);
+  }
+  Status Read(int64_t offset, std::span<std::byte> bytes) override {
+    EW_RETURN_IF_ERROR(env_.ReadStep("read", path_));
+    return base_->Read(offset, bytes);
+  }
+
+ private:
+  FaultyEnv& env_;
+  std::unique_ptr<ScratchFile> base_;
+  std::string path_;
+};
+
 void FaultyEnv::SetPlan(Plan plan) {
   const std::lock_guard lock(mutex_);
   plan_ = std::move(plan);
@@ -90,6 +110,13 @@ Result<std::string> FaultyEnv::ReadFile(const std::string& path, int64_t max_byt
 Result<std::unique_ptr<ReadableFile>> FaultyEnv::NewReadableFile(const std::string& path) {
   EW_RETURN_IF_ERROR(ReadStep("open", path));
   return base_.NewReadableFile(path);
+}
+
+Result<std::unique_ptr<ScratchFile>> FaultyEnv::NewScratchFile(const std::string& directory,
+                                                               int64_t bytes) {
+  EW_RETURN_IF_ERROR(Step("create", directory));
+  EW_ASSIGN(auto file, base_.NewScratchFile(directory, bytes));
+  return std::unique_ptr<ScratchFile>(new Scratch(*this, std::move(file), directory));
 }
 
 Status FaultyEnv::Rename(const std::string& from, const std::string& to) {

@@ -34,6 +34,8 @@ class FaultyEnv : public Env {
   Result<std::unique_ptr<WritableFile>> NewAppendableFile(const std::string& path) override;
   Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) override;
   Result<std::unique_ptr<ReadableFile>> NewReadableFile(const std::string& path) override;
+  Result<std::unique_ptr<ScratchFile>> NewScratchFile(const std::string& directory,
+                                                      int64_t bytes) override;
   Status Rename(const std::string& from, const std::string& to) override;
   Status SyncDir(const std::string& path) override;
   Status CreateDirs(const std::string& path) override;
@@ -47,6 +49,7 @@ class FaultyEnv : public Env {
 
  private:
   class File;
+  class Scratch;
   // Counts one operation; the error it must end in, if any.
   Status Step(std::string_view what, const std::string& path);
   Status ReadStep(std::string_view what, const std::string& path);

@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "io/env.h"
+#include "io/scratch_file.h"
 
 namespace edgewise {
 namespace {
@@ -88,6 +89,11 @@ class PosixEnvImpl : public Env {
   }
   Result<std::unique_ptr<WritableFile>> NewAppendableFile(const std::string& path) override {
     return Open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC);
+  }
+
+  Result<std::unique_ptr<ScratchFile>> NewScratchFile(const std::string& directory,
+                                                      int64_t bytes) override {
+    return OpenScratchFile(directory, bytes);
   }
 
   Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) override {

@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
+#include "base/aligned_buffer.h"
 #include "io/atomic_file.h"
 #include "io/env_faulty.h"
 #include "io/env_mem.h"
@@ -132,6 +134,42 @@ TEST(WriteFileAtomic, OldOrNewAtEveryPointOfFailure) {
       if (!failed) break;
     }
   }
+}
+
+TEST(ScratchFile, KeepsWhatIsWrittenAndLeavesNoName) {
+  const std::string dir = JoinPath(::testing::TempDir(), "edgewise-scratch-test");
+  ASSERT_TRUE(PosixEnv().CreateDirs(dir).ok());
+  constexpr int64_t kBlock = ScratchFile::kAlignment;
+  FaultyEnv env(PosixEnv());
+  auto file = env.NewScratchFile(dir, 8 * kBlock);
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  EXPECT_TRUE(PosixEnv().ListDir(dir).value().empty());
+  AlignedBuffer buffer(size_t{1} << 20);
+  const auto blocks = [&](int64_t at, int64_t count) {
+    return std::span(buffer.as<std::byte>() + at * kBlock, static_cast<size_t>(count * kBlock));
+  };
+  std::ranges::fill(blocks(0, 2), std::byte{1});
+  std::ranges::fill(blocks(2, 1), std::byte{2});
+  ASSERT_TRUE((*file)->Write(5 * kBlock, blocks(0, 2)).ok());
+  ASSERT_TRUE((*file)->Write(0, blocks(2, 1)).ok());
+  ASSERT_TRUE((*file)->Read(6 * kBlock, blocks(8, 1)).ok());
+  ASSERT_TRUE((*file)->Read(0, blocks(9, 1)).ok());
+  EXPECT_EQ(buffer.as<std::byte>()[8 * kBlock], std::byte{1});
+  EXPECT_EQ(buffer.as<std::byte>()[10 * kBlock - 1], std::byte{2});
+  // Faults are passed on.
+  env.SetPlan({.fail_at = 0, .count_reads = true});
+  EXPECT_EQ((*file)->Read(0, blocks(0, 1)).code(), StatusCode::kIo);
+  env.SetPlan({.fail_at = 0});
+  EXPECT_EQ((*file)->Write(0, blocks(0, 1)).code(), StatusCode::kIo);
+  env.SetPlan({.fail_at = 0});
+  EXPECT_FALSE(env.NewScratchFile(dir, kBlock).ok());
+  env.SetPlan({});
+  // More than the file system has.
+  const int64_t free = PosixEnv().FreeBytes(dir).value();
+  const auto large = env.NewScratchFile(dir, (2 * free) / kBlock * kBlock);
+  EXPECT_EQ(large.status().code(), StatusCode::kIo);
+  EXPECT_EQ(MemEnv().NewScratchFile("/", kBlock).status().code(), StatusCode::kUnsupported);
+  ASSERT_TRUE(PosixEnv().RemoveAll(dir).ok());
 }
 
 }  // namespace
