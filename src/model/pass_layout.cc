@@ -40,6 +40,21 @@ BlockActivations CarveBlock(Carver& carver, const ModelConfig& c, const BlockNee
   return a;
 }
 
+bool Recomputed(const PassOptions& options, int64_t layer) {
+  return static_cast<size_t>(layer) < options.recompute.size() &&
+         options.recompute[static_cast<size_t>(layer)] != 0;
+}
+
+BlockNeeds NeedsOf(const PassOptions& options, int64_t rows) {
+  BlockNeeds needs;
+  needs.rows = rows;
+  needs.lora = options.lora;
+  needs.dropout = options.dropout > 0;
+  needs.rounds = options.activation_bits > 0;
+  needs.backward = true;
+  return needs;
+}
+
 }  // namespace
 
 int64_t WidestInput(const ModelConfig& c) { return std::max({c.hidden, c.q_dim(), c.ffn}); }
@@ -94,6 +109,15 @@ BlockScratch CarveScratch(Carver& carver, const ModelConfig& c, const BlockNeeds
   return s;
 }
 
+PassLayout::Layer CarveLayer(Carver& carver, const ModelConfig& c, int64_t layer, int64_t rows,
+                             const PassOptions& options) {
+  PassLayout::Layer l;
+  l.x = carver.Floats(rows * c.hidden);
+  l.kept = !Recomputed(options, layer);
+  if (l.kept) l.acts = CarveActivations(carver, c, layer, NeedsOf(options, rows));
+  return l;
+}
+
 PassLayout LayOut(const ModelConfig& c, int64_t max_tokens, const PassOptions& options,
                   Carver& activations, Carver& scratch) {
   PassLayout out;
@@ -103,21 +127,22 @@ PassLayout LayOut(const ModelConfig& c, int64_t max_tokens, const PassOptions& o
   out.lowest =
       out.backward ? std::clamp(options.gradients->first_layer(), out.begin, out.end) : out.end;
 
-  BlockNeeds needs;
-  needs.rows = max_tokens;
-  needs.lora = options.lora;
-  needs.dropout = options.dropout > 0;
-  needs.rounds = options.activation_bits > 0;
-  needs.backward = true;
+  BlockNeeds needs = NeedsOf(options, max_tokens);
   bool shared_backward = false;
+  if (options.layers_in_memory >= 0) {
+    out.spilled = std::max<int64_t>(0, out.end - out.lowest - options.layers_in_memory);
+  }
   for (int64_t layer = out.lowest; layer < out.end; ++layer) {
     PassLayout::Layer l;
-    l.x = activations.Floats(max_tokens * c.hidden);
-    const bool recompute = static_cast<size_t>(layer) < options.recompute.size() &&
-                           options.recompute[static_cast<size_t>(layer)] != 0;
-    l.kept = !recompute;
-    if (l.kept) l.acts = CarveActivations(activations, c, layer, needs);
-    shared_backward = shared_backward || recompute;
+    if (layer - out.lowest < out.spilled) {
+      Carver piece;
+      l.kept = CarveLayer(piece, c, layer, max_tokens, options).kept;
+      l.spilled = true;
+      out.piece_bytes = std::max(out.piece_bytes, piece.used());
+    } else {
+      l = CarveLayer(activations, c, layer, max_tokens, options);
+    }
+    shared_backward = shared_backward || !l.kept;
     out.layers.push_back(l);
   }
   out.hidden = activations.Floats(max_tokens * c.hidden);

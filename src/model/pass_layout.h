@@ -60,17 +60,24 @@ struct PassLayout {
   bool backward = false;
 
   struct Layer {
-    float* x = nullptr;  // [rows, hidden], input of the layer
-    bool kept = false;   // false: recomputed, `acts` is not set
+    float* x = nullptr;    // [rows, hidden], input of the layer
+    bool kept = false;     // false: recomputed, `acts` is not set
+    bool spilled = false;  // neither is set: both lie in a slot, see CarveLayer
     BlockActivations acts;
   };
   std::vector<Layer> layers;  // of lowest .. end - 1
+  int64_t spilled = 0;        // so many of them, the lowest ones
+  int64_t piece_bytes = 0;    // the most of a spilled layer
   float* hidden = nullptr;    // [rows, hidden], output of the last layer
   float* dhidden = nullptr;   // [rows, hidden], the gradient on its way down
   float* final_rstd = nullptr;
   BlockActivations shared;  // of layers that keep nothing
   BlockScratch scratch;
 };
+
+// What layer `layer` of a pass of `rows` rows keeps.
+PassLayout::Layer CarveLayer(Carver& carver, const ModelConfig& config, int64_t layer, int64_t rows,
+                             const PassOptions& options);
 
 // Points everything into `activations` and `scratch` (both may count only).
 PassLayout LayOut(const ModelConfig& config, int64_t max_tokens, const PassOptions& options,

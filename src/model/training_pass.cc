@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <new>
 #include <optional>
 
@@ -15,29 +14,16 @@ namespace {
 constexpr int64_t kMaxTokens = int64_t{1} << 30;
 constexpr int64_t kTeacherRows = 32;  // whose logits, and a teacher's, are held at a time
 
-// Adds the seconds from one call to the next to what the call names.
-class Stopwatch {
- public:
-  explicit Stopwatch(bool on) : on_(on) { AddTo(nullptr); }
-  void AddTo(double* seconds) {
-    if (!on_) return;
-    const auto now = std::chrono::steady_clock::now();
-    if (seconds != nullptr) *seconds += std::chrono::duration<double>(now - last_).count();
-    last_ = now;
-  }
+}  // namespace
 
- private:
-  bool on_;
-  std::chrono::steady_clock::time_point last_;
-};
-
-// Whether the head is taken block by block: the fused loss does.
 bool InBlocks(const Model& model, const PassOptions& o) {
   return model.stream() != nullptr && o.head.head == nullptr && o.teacher == nullptr &&
          !o.whole_head;
 }
 
-}  // namespace
+int64_t SlotBytes(const PassLayout& layout) {
+  return layout.spilled > 0 ? ActivationSpill::SlotBytes(layout.piece_bytes) : 0;
+}
 
 Status Reserve(AlignedBuffer& buffer, int64_t bytes, const char* what) {
   if (static_cast<int64_t>(buffer.size()) >= bytes) return Status::Ok();
@@ -113,6 +99,9 @@ Status TrainingPass::Impl::CheckOptions(const PassOptions& o) const {
   }
   if (o.activation_bits != 0 && (o.activation_bits < 2 || o.activation_bits > 16)) {
     return InvalidArgument(fmt::format("activations of {} bits", o.activation_bits));
+  }
+  if (o.layers_in_memory >= 0 && o.gradients != nullptr && o.spill == nullptr) {
+    return InvalidArgument("there is no place for the layers that are not in memory");
   }
   if (!(o.dropout >= 0 && o.dropout < 1)) {
     return InvalidArgument(fmt::format("dropout {} is not in [0, 1)", o.dropout));
@@ -215,26 +204,28 @@ Result<kernels::HeadLossResult> TrainingPass::Impl::Head(const TokenBatch& batch
 }
 
 TrainingPass::TrainingPass(ExecContext& ctx, const Model& model, int64_t max_tokens)
-    : impl_(new Impl{ctx, model, std::clamp<int64_t>(max_tokens, 1, kMaxTokens), {}, {}, {}}) {}
+    : impl_(new Impl{ctx, model, std::clamp<int64_t>(max_tokens, 1, kMaxTokens), {}, {}, {}, {}}) {}
 TrainingPass::~TrainingPass() = default;
 TrainingPass::TrainingPass(TrainingPass&&) noexcept = default;
 
 PassMemory TrainingPass::MemoryNeeded(const PassOptions& options) const {
   Carver activations, scratch;
-  LayOut(impl_->config(), impl_->max_tokens, options, activations, scratch);
-  return {activations.high(), scratch.high()};
+  const PassLayout layout =
+      LayOut(impl_->config(), impl_->max_tokens, options, activations, scratch);
+  return {activations.high(), scratch.high() + SlotBytes(layout)};
 }
 
 int64_t TrainingPass::max_tokens() const { return impl_->max_tokens; }
 
 PassMemory TrainingPass::memory() const {
   return {static_cast<int64_t>(impl_->activations.size()),
-          static_cast<int64_t>(impl_->scratch.size())};
+          static_cast<int64_t>(impl_->scratch.size() + impl_->slots.size())};
 }
 
 void TrainingPass::Release() {
   impl_->activations.Reset();
   impl_->scratch.Reset();
+  impl_->slots.Reset();
 }
 
 Result<kernels::HeadLossResult> TrainingPass::Run(const TokenBatch& batch, const PassOptions& o) {
@@ -252,143 +243,6 @@ Result<std::vector<kernels::HeadLossResult>> TrainingPass::RunGroup(std::span<co
     return InvalidArgument("a teacher and losses by token are of one micro-batch, not of a group");
   }
   return impl_->RunRows(rows, o);
-}
-
-// Each stage for all rows before the next one. A tensor's gradient receives the rows' shares in
-// their order, as it does when they run one after the other.
-Result<std::vector<kernels::HeadLossResult>> TrainingPass::Impl::RunRows(
-    std::span<const GroupRow> group, const PassOptions& common) {
-  PassPhases unused;
-  PassPhases& phases = common.phases != nullptr ? *common.phases : unused;
-  Stopwatch watch(common.phases != nullptr);
-  const auto waited = [&] {
-    return model.stream() != nullptr ? model.stream()->stats().wait_seconds : 0.0;
-  };
-  phases.waited -= waited();
-  struct Row {
-    const TokenBatch& batch;
-    PassOptions o;
-    PassLayout layout;
-  };
-  std::vector<Row> rows;
-  for (const GroupRow& g : group) {
-    Row& row = rows.emplace_back(Row{*g.batch, common, {}});
-    row.o.start_hidden = g.start_hidden;
-    row.o.dropout_key = g.dropout_key;
-    row.o.backward.substream = g.substream;
-    EW_RETURN_IF_ERROR(CheckOptions(row.o));
-    EW_RETURN_IF_ERROR(Check(row.batch, rows.size() - 1));
-  }
-  Carver count_activations, count_scratch;
-  LayOut(config(), max_tokens, common, count_activations, count_scratch);
-  const int64_t each = count_activations.high(), count = static_cast<int64_t>(rows.size());
-  EW_RETURN_IF_ERROR(Reserve(activations, count * each, "activations"));
-  EW_RETURN_IF_ERROR(Reserve(scratch, count_scratch.high(), "scratch"));
-  for (int64_t i = 0; i < count; ++i) {
-    Carver kept(activations.as<char>() + i * each), shared(scratch.data());
-    Row& row = rows[static_cast<size_t>(i)];
-    row.layout = LayOut(config(), max_tokens, row.o, kept, shared);
-  }
-  const PassLayout& shape = rows[0].layout;
-  const int64_t width = config().hidden, layers = static_cast<int64_t>(shape.layers.size());
-  const auto input_of = [](const PassLayout& layout, int64_t layer) {
-    return layer < layout.end ? layout.layers[static_cast<size_t>(layer - layout.lowest)].x
-                              : layout.hidden;
-  };
-
-  // A head of the exit's own is always in memory.
-  const bool embeds = rows[0].o.start_hidden == nullptr;
-  std::vector<int64_t> head_rows;
-  if (InBlocks(model, common)) {
-    HeldHeadBlocks blocks(*model.stream(), config().vocab);
-    for (const Row& row : rows) {
-      kernels::HeadLossArgs args = HeadArgs(row.batch, row.o, row.layout);
-      args.source = &blocks;
-      const std::vector<int64_t> order = kernels::HeadLossOrder(ctx, args);
-      head_rows.insert(head_rows.end(), order.begin(), order.end());
-    }
-  }
-  ExpectPass(model, {.embedding = embeds,
-                     .begin = shape.begin,
-                     .end = shape.end,
-                     .head = common.head.head == nullptr,
-                     .head_rows = std::move(head_rows),
-                     .lowest = shape.backward ? shape.lowest : -1,
-                     .again = true});
-  for (Row& row : rows) {
-    float* x = input_of(row.layout, shape.lowest);
-    if (row.o.start_hidden != nullptr) {
-      std::copy_n(row.o.start_hidden, row.batch.size() * width, x);
-    } else {
-      EW_RETURN_IF_ERROR(EmbedTokens(ctx, model, row.batch.ids, x));
-    }
-    if (row.o.observe) row.o.observe(shape.begin, x);
-  }
-  // Forward: in place below the lowest trained layer, from kept input to kept input above it.
-  for (int64_t layer = shape.begin; layer < shape.end; ++layer) {
-    EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(model, layer));
-    for (size_t r = 0; r < rows.size(); ++r) {
-      const Row& row = rows[r];
-      BlockActivations acts = row.layout.shared;
-      float* x = input_of(row.layout, std::max(layer, shape.lowest));
-      float* y = x;
-      if (layer >= shape.lowest) {
-        const auto& kept = row.layout.layers[static_cast<size_t>(layer - shape.lowest)];
-        if (kept.kept) acts = kept.acts;
-        y = input_of(row.layout, layer + 1);
-      }
-      if (acts.x_mid == nullptr) acts.x_mid = x;
-      BlockForward(ctx, BlockAt(layer, row.o), Rows(row.batch, layer, r), x, y, acts,
-                   row.layout.scratch);
-      if (row.o.observe) row.o.observe(layer + 1, y);
-    }
-  }
-
-  watch.AddTo(&phases.forward);
-  std::vector<kernels::HeadLossResult> results;
-  {
-    std::optional<HeldWeights> held;
-    if (common.head.head == nullptr && !InBlocks(model, common)) {
-      EW_ASSIGN(HeldWeights taken, HeldWeights::Head(model));
-      held.emplace(std::move(taken));
-    }
-    for (const Row& row : rows) {
-      EW_ASSIGN(results.emplace_back(), Head(row.batch, row.o, row.layout));
-    }
-  }
-  watch.AddTo(&phases.head);
-  if (!shape.backward) {
-    phases.waited += waited();
-    return results;
-  }
-
-  // Backward, down to the lowest layer with anything to train.
-  const bool to_embedding = shape.begin == 0 && common.gradients->embedding != nullptr;
-  for (int64_t i = layers - 1; i >= 0; --i) {
-    const int64_t layer = shape.lowest + i;
-    EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(model, layer));
-    for (size_t r = 0; r < rows.size(); ++r) {
-      const Row& row = rows[r];
-      const PassLayout::Layer& kept = row.layout.layers[static_cast<size_t>(i)];
-      const Block block = BlockAt(layer, row.o);
-      const BlockRows at = Rows(row.batch, layer, r);
-      const BlockActivations& acts = kept.kept ? kept.acts : row.layout.shared;
-      if (!kept.kept) {
-        BlockForward(ctx, block, at, kept.x, /*y=*/nullptr, acts, row.layout.scratch);
-      }
-      BlockBackward(ctx, block, at, kept.x, acts, row.layout.scratch,
-                    common.gradients->layers[static_cast<size_t>(layer)], i > 0 || to_embedding,
-                    row.layout.dhidden);
-    }
-  }
-  if (to_embedding) {
-    kernels::EmbeddingBackward(ctx, rows[0].batch.size(), rows[0].batch.ids.data(), config().vocab,
-                               width, config().embed_scale, rows[0].layout.dhidden,
-                               common.gradients->embedding);
-  }
-  watch.AddTo(&phases.backward);
-  phases.waited += waited();
-  return results;
 }
 
 }  // namespace edgewise::model

@@ -13,6 +13,7 @@
 #include "exec/context.h"
 #include "kernels/linear.h"
 #include "kernels/loss.h"
+#include "model/activation_spill.h"
 #include "model/linear_observer.h"
 #include "model/lora.h"
 #include "model/model.h"
@@ -72,6 +73,12 @@ struct PassOptions {
   // the backward pass (same bits). Empty: none.
   std::span<const uint8_t> recompute;
 
+  // Only this many of the topmost layers that back-propagation reaches keep what they keep in
+  // memory; what the ones below keep, which is used last, passes through `spill` to the disk (same
+  // bits). -1: all of them.
+  int64_t layers_in_memory = -1;
+  ActivationSpill* spill = nullptr;  // one pass at a time
+
   // LoRA dropout, a pure function of (seed, key, layer, linear, element): give every micro-batch a
   // key of its own. 0: off.
   float dropout = 0;
@@ -111,7 +118,8 @@ Status ComputeLogits(ExecContext& ctx, const Model& model, int64_t rows, const f
 
 struct PassMemory {
   int64_t activations = 0;  // kept from forward to backward
-  int64_t scratch = 0;      // working buffers of one layer and of the head
+  // Working buffers of one layer and of the head, slots of layers that are not in memory.
+  int64_t scratch = 0;
   int64_t total() const { return activations + scratch; }
 };
 

@@ -17,12 +17,17 @@ namespace edgewise::model {
 // A buffer that is given back before a larger one is taken.
 Status Reserve(AlignedBuffer& buffer, int64_t bytes, const char* what);
 
+// Whether the head is taken block by block: the fused loss does.
+bool InBlocks(const Model& model, const PassOptions& options);
+// Of the layers that are not in memory.
+int64_t SlotBytes(const PassLayout& layout);
+
 struct TrainingPass::Impl {
   ExecContext& ctx;
   const Model& model;
   int64_t max_tokens;
   RopeTables rope;
-  AlignedBuffer activations, scratch;
+  AlignedBuffer activations, scratch, slots;
   // first_key of each window length in the model, for the batches at hand.
   using Keys = std::map<int64_t, std::vector<int32_t>>;
   std::vector<Keys> first_keys = std::vector<Keys>(1);
