@@ -45,7 +45,8 @@ class TrainerTest : public ::testing::Test {
             .base_path = "base",
             .base_fingerprint = fingerprint_,
             .version = "test",
-            .extra_json = ""};
+            .extra_json = "",
+            .lock = lock_};
   }
   // One process: everything but the directory is new.
   Status Run(FakeMethod& method, Env& env = PosixEnv()) {
@@ -92,6 +93,7 @@ class TrainerTest : public ::testing::Test {
   FakeSource train_{11, 7, 16}, valid_{12, 3, 16};
   bool validate_ = false;
   std::string fingerprint_ = "base-1";
+  const RunLock* lock_ = nullptr;
   std::atomic<bool> stop_{false}, save_request_{false};
   std::function<void(const report::Event&)> on_event_;
   std::vector<report::Event> events_;

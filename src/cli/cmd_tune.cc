@@ -101,6 +101,13 @@ class Tune : public Command {
     TunePlan plan;
     TuneFit fit(*exec, *model, flags_, data, &plan);
     EW_RETURN_IF_ERROR(fit.Begin(method_options, asked));
+    // Before anything is written, the states below the windows included: another process may be
+    // tuning there, or an earlier run may lie there.
+    std::unique_ptr<tune::RunLock> lock;
+    if (!flags_.dry_run) {
+      EW_RETURN_IF_ERROR(tune::CheckRunDirectory(PosixEnv(), train_options));
+      EW_ASSIGN(lock, tune::RunLock::Acquire(PosixEnv(), flags_.out));
+    }
     std::unique_ptr<tune::Method> method;
     if (flags_.method == "edge") {
       EW_ASSIGN(auto edge, MakeEdge(inv, *exec, *model, location.path, data, plan, &fit));
@@ -128,6 +135,7 @@ class Tune : public Command {
     inputs.train = data.train.get();
     inputs.valid = data.valid.get();
     inputs.base_path = flags_.model;
+    inputs.lock = lock.get();
     EW_ASSIGN(inputs.base_fingerprint, tune::FingerprintModel(location.path));
     inputs.version = EDGEWISE_VERSION;
     inputs.extra_json = DumpJson(OrderedJson{{"plan", PlanJson(plan)},
@@ -239,7 +247,6 @@ class Tune : public Command {
       for (const data::Example& e : source->examples()) documents.push_back(e.ids);
     }
     if (!options.trunk.cache_path.empty()) {
-      EW_RETURN_IF_ERROR(PosixEnv().CreateDirs(flags_.out));
       // A new run tunes the windows below anew, perhaps with other options. A frozen trunk stays.
       const bool cumulative = options.trunk.mode == tune::TrunkMode::kCumulative;
       if (flags_.resume.empty() && cumulative)

@@ -61,11 +61,12 @@ struct TrainOptions {
 
 struct TrainInputs {
   BatchSource* train = nullptr;
-  BatchSource* valid = nullptr;  // may be null
-  std::string base_path;         // as the user named it
-  std::string base_fingerprint;  // tune/fingerprint.h
-  std::string version;           // of this program
-  std::string extra_json;        // an object of further keys for edgewise.json, or ""
+  BatchSource* valid = nullptr;   // may be null
+  std::string base_path;          // as the user named it
+  std::string base_fingerprint;   // tune/fingerprint.h
+  std::string version;            // of this program
+  std::string extra_json;         // an object of further keys for edgewise.json, or ""
+  const RunLock* lock = nullptr;  // on the directory, held by the caller; null: Run takes it
 };
 
 struct TrainHooks {
@@ -94,6 +95,11 @@ struct TrainResult {
   std::string exported;       // "best" or "last"
   int64_t exported_step = -1;
 };
+
+// Whether a run with these options may start in its directory, as far as its files say: what a
+// caller asks before it does work that Run would refuse. Error: it holds an earlier run
+// (kInvalidArgument).
+Status CheckRunDirectory(Env& env, const TrainOptions& options);
 
 class Trainer {
  public:

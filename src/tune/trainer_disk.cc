@@ -14,6 +14,10 @@ namespace {
 
 std::string CheckpointsDir(const TrainOptions& o) { return JoinPath(o.run_dir, kCheckpointsName); }
 
+bool HoldsRun(Env& env, const TrainOptions& o) {
+  return env.Exists(CheckpointsDir(o)) || env.Exists(JoinPath(o.run_dir, kMetricsName));
+}
+
 Status ValidateOptions(const TrainOptions& o, const TrainInputs& in) {
   if (o.run_dir.empty()) return InvalidArgument("no output directory given");
   if (in.train == nullptr || in.train->batches_per_epoch() < 1) {
@@ -67,6 +71,12 @@ Result<std::string> OptionsJson(const TrainOptions& o, const Method& method, int
 
 }  // namespace
 
+Status CheckRunDirectory(Env& env, const TrainOptions& o) {
+  if (o.resume != ResumeMode::kNever || o.overwrite || !HoldsRun(env, o)) return Status::Ok();
+  return InvalidArgument(fmt::format(
+      "{} holds an earlier run: resume it, overwrite it, or choose another directory", o.run_dir));
+}
+
 Status Trainer::Prepare() {
   EW_RETURN_IF_ERROR(ValidateOptions(options_, inputs_));
   const int64_t per_epoch = inputs_.train->batches_per_epoch();
@@ -82,7 +92,9 @@ Status Trainer::Prepare() {
   EW_ASSIGN(identity_.options_json, OptionsJson(options_, method_, result_.total_steps));
   optimizer_.emplace(options_.adamw, method_.params());
 
-  EW_ASSIGN(lock_, RunLock::Acquire(env_, options_.run_dir));
+  if (inputs_.lock == nullptr) {
+    EW_ASSIGN(lock_, RunLock::Acquire(env_, options_.run_dir));
+  }
   EW_RETURN_IF_ERROR(Restore());
   const bool resumed = result_.resumed_from >= 0;
   EW_ASSIGN(metrics_, report::MetricsFile::Open(env_, JoinPath(options_.run_dir, kMetricsName),
@@ -105,13 +117,8 @@ Status Trainer::Prepare() {
 Status Trainer::Restore() {
   const std::string dir = CheckpointsDir(options_);
   if (options_.resume == ResumeMode::kNever) {
-    const bool used = env_.Exists(dir) || env_.Exists(JoinPath(options_.run_dir, kMetricsName));
-    if (!used) return Status::Ok();
-    if (!options_.overwrite) {
-      return InvalidArgument(fmt::format(
-          "{} holds an earlier run: resume it, overwrite it, or choose another directory",
-          options_.run_dir));
-    }
+    EW_RETURN_IF_ERROR(CheckRunDirectory(env_, options_));
+    if (!HoldsRun(env_, options_)) return Status::Ok();
     EW_RETURN_IF_ERROR(env_.RemoveAll(dir));
     // A method may leave fewer files than the one before, and what lies there is read.
     for (const char* adapter :

@@ -44,8 +44,24 @@ TEST_F(TrainerTest, OneProcessAtATime) {
   auto lock = RunLock::Acquire(PosixEnv(), Dir("run"));
   ASSERT_TRUE(lock.ok());
   EXPECT_EQ(Run().code(), StatusCode::kInvalidArgument);
+  // The caller's own lock is no obstacle.
+  lock_ = lock->get();
+  EXPECT_TRUE(Run().ok());
+  lock_ = nullptr;
   lock->reset();
   EXPECT_TRUE(Run().ok());
+}
+
+TEST_F(TrainerTest, AnEarlierRunIsKnownBeforeTheStart) {
+  options_.resume = ResumeMode::kNever;
+  EXPECT_TRUE(CheckRunDirectory(PosixEnv(), options_).ok());
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(CheckRunDirectory(PosixEnv(), options_).code(), StatusCode::kInvalidArgument);
+  options_.overwrite = true;
+  EXPECT_TRUE(CheckRunDirectory(PosixEnv(), options_).ok());
+  options_.overwrite = false;
+  options_.resume = ResumeMode::kAuto;
+  EXPECT_TRUE(CheckRunDirectory(PosixEnv(), options_).ok());
 }
 
 TEST_F(TrainerTest, ParametersThatAreNotFiniteNeverReplaceACheckpoint) {

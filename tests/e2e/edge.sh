@@ -35,6 +35,16 @@ check two "j['vote']['gain_over_best_exit']['mean'] >= 0"
 run 0 same "${args[@]}" --exits 2 --first-layer 0 --rate-per-window --threads 1 -o "$WORK/same"
 cmp "$WORK/two/edge.safetensors" "$WORK/same/edge.safetensors" || fail "threads change the result"
 
+# What another process is tuning, or an earlier run left, is not touched, the states included.
+cp "$WORK/same/trunk-states.cache" "$WORK/states"
+other=(--max-seq-len 64 --exits 2 --first-layer 0 -o "$WORK/same")
+run 1 earlier "${args[@]}" "${other[@]}" && says earlier "earlier run"
+exec 9>"$WORK/same/.lock"
+flock 9
+run 1 taken "${args[@]}" "${other[@]}" --overwrite && says taken "another process"
+exec 9>&-
+cmp "$WORK/states" "$WORK/same/trunk-states.cache" || fail "a refused run wrote into the directory"
+
 run 0 eval eval "$WORK/two" --data "$WORK/test.jsonl" --json --quiet
 check eval "len(j['exits']) == 2 and j['loss'] == j['vote']['rules'][j['vote']['rule']]['loss']"
 # What stopping early costs, from all exits (no bound) down.
