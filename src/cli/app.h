@@ -6,8 +6,7 @@ namespace edgewise::cli {
 // Never throws; the value is the exit code.
 int RunProgram(int argc, char** argv);
 
-// SIGINT and SIGTERM set StopFlag(), a second one ends the process at once; SIGPIPE is ignored (a
-// closed stdout is noticed when writing).
-void InstallSignalHandlers();
+// SIGPIPE is ignored: a closed stdout is noticed when writing.
+void IgnoreClosedPipes();
 
 }  // namespace edgewise::cli

@@ -26,7 +26,9 @@ struct CommonOptions {
   std::string config;  // YAML file
 };
 
-// Set by SIGINT and SIGTERM; long-running work asks it between steps.
+// Set by SIGINT, SIGTERM and SIGHUP from the first call on, a second one ends the process at once;
+// before that (what never asks has nothing to save) the first one does. Long-running work asks it
+// between steps.
 const std::atomic<bool>& StopFlag();
 
 class Invocation {

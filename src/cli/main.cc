@@ -1,6 +1,6 @@
 #include "cli/app.h"
 
 int main(int argc, char** argv) {
-  edgewise::cli::InstallSignalHandlers();
+  edgewise::cli::IgnoreClosedPipes();
   return edgewise::cli::RunProgram(argc, argv);
 }

@@ -15,19 +15,30 @@ extern "C" void HandleStop(int signal) {
   if (stop_requested.exchange(true)) std::_Exit(128 + signal);
 }
 
-}  // namespace
-
-const std::atomic<bool>& StopFlag() { return stop_requested; }
-
-void InstallSignalHandlers() {
+void CatchStopSignals() {
   struct sigaction action = {};
   action.sa_handler = HandleStop;
   sigemptyset(&action.sa_mask);
   // No SA_RESTART: a read from a terminal must return when the user presses Ctrl-C.
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGHUP, &action, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    // What the caller has made the program ignore (nohup) stays ignored.
+    struct sigaction before = {};
+    sigaction(signal, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
+  }
 }
+
+}  // namespace
+
+const std::atomic<bool>& StopFlag() {
+  static const bool caught = [] {
+    CatchStopSignals();
+    return true;
+  }();
+  (void)caught;
+  return stop_requested;
+}
+
+void IgnoreClosedPipes() { std::signal(SIGPIPE, SIG_IGN); }
 
 }  // namespace edgewise::cli

@@ -86,6 +86,15 @@ else
   echo "SKIP: no groff to check the manual pages with"
 fi
 
+# What has nothing to save ends at the first signal.
+"$EDGEWISE" bench kernels --shape llama-7b >/dev/null 2>&1 &
+pid=$!
+sleep 0.5
+kill -TERM $pid
+wait $pid
+code=$?
+[ $code = 143 ] || fail "SIGTERM to bench kernels: exit code $code, expected 143"
+
 # A closed stdout is noticed, not a crash.
 "$EDGEWISE" tokenize --help >/dev/full 2>/dev/null
 code=$?
