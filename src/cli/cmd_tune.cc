@@ -242,9 +242,9 @@ class Tune : public Command {
     options.trunk.base_hash =
         std::strtoull(tune::FingerprintText(made_by).substr(5, 16).c_str(), nullptr, 16);
     std::vector<std::vector<int32_t>> documents;
-    for (const DatasetSource* source : {data.train.get(), data.valid.get()}) {
+    for (const tune::DatasetSource* source : {data.train.get(), data.valid.get()}) {
       if (source == nullptr) continue;
-      for (const data::Example& e : source->examples()) documents.push_back(e.ids);
+      for (const data::Example& e : source->dataset().examples()) documents.push_back(e.ids);
     }
     if (!options.trunk.cache_path.empty()) {
       // A new run tunes the windows below anew, perhaps with other options. A frozen trunk stays.

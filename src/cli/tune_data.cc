@@ -3,26 +3,8 @@
 #include <fmt/format.h>
 
 #include "data/reader.h"
-#include "tune/fingerprint.h"
 
 namespace edgewise::cli {
-
-Result<std::unique_ptr<DatasetSource>> DatasetSource::Create(
-    std::vector<data::Example> examples, data::Packing packing, int64_t max_tokens,
-    const data::BatchPlanOptions& options) {
-  data::Dataset contents;
-  contents.examples = std::move(examples);
-  const std::string hash = contents.fingerprint();
-  EW_ASSIGN(
-      data::BatchedDataset batched,
-      data::BatchedDataset::Create(std::move(contents.examples), packing, max_tokens, options));
-  std::unique_ptr<DatasetSource> source(new DatasetSource(std::move(batched)));
-  source->batches_ = source->batched_.plan().micro_batches_per_epoch();
-  source->fingerprint_ = tune::FingerprintText(fmt::format(
-      "{} packing {} row {} batch {} shuffle {} seed {}", hash, static_cast<int>(packing),
-      max_tokens, options.batch_size, options.shuffle, options.seed));
-  return source;
-}
 
 Result<TuneData> LoadTuneData(const TuneFlags& flags, const DataPipeline& pipeline) {
   TuneData out;
@@ -54,11 +36,11 @@ Result<TuneData> LoadTuneData(const TuneFlags& flags, const DataPipeline& pipeli
   plan.batch_size = flags.batch_size;
   plan.grad_accum = flags.grad_accum;
   plan.seed = flags.seed;
-  EW_ASSIGN(out.train, DatasetSource::Create(std::move(train.examples), packing, row, plan));
+  EW_ASSIGN(out.train, tune::DatasetSource::Create(std::move(train.examples), packing, row, plan));
   out.max_tokens = out.train->max_tokens();
   if (!valid.empty()) {
-    plan.shuffle = false;
-    EW_ASSIGN(out.valid, DatasetSource::Create(std::move(valid), packing, row, plan));
+    EW_ASSIGN(out.valid, tune::DatasetSource::CreateForValidation(std::move(valid), packing, row,
+                                                                  flags.batch_size));
     out.max_tokens = std::max(out.max_tokens, out.valid->max_tokens());
   }
   return out;

@@ -14,10 +14,11 @@ namespace {
 constexpr int64_t kSampledBatches = 32;
 constexpr int64_t kReadSample = int64_t{128} << 20;
 
-double TokensOf(const DatasetSource* source) {
+double TokensOf(const tune::DatasetSource* source) {
   double tokens = 0;
   if (source == nullptr) return 0;
-  for (const data::Example& e : source->examples()) tokens += static_cast<double>(e.ids.size());
+  for (const data::Example& e : source->dataset().examples())
+    tokens += static_cast<double>(e.ids.size());
   return tokens;
 }
 
@@ -108,7 +109,7 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
 
 }  // namespace
 
-Result<MeanBatch> MeanBatchOf(DatasetSource& source) {
+Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source) {
   const int64_t batches = source.batches_per_epoch(), sampled = std::min(batches, kSampledBatches);
   double tokens = 0, supervised = 0, squares = 0;
   for (int64_t i = 0; i < sampled; ++i) {

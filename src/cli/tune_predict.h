@@ -22,7 +22,7 @@ struct MeanBatch {
   double supervised = 1;        // share of the tokens that carry loss
   int64_t document_tokens = 1;  // of documents, weighted by their tokens
 };
-Result<MeanBatch> MeanBatchOf(DatasetSource& source);
+Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source);
 
 // Steps that train the same layers.
 struct StepKind {
@@ -41,7 +41,7 @@ struct PredictRequest {
   // With a teacher, measured seconds a token: of its states, and of the window's head, which looks
   // at the logits of both (in place of what is predicted for it).
   double teacher_seconds = 0, teacher_head_seconds = 0;
-  bool whole_head = false;      // wanted at once, not in blocks
+  bool whole_head = false;  // wanted at once, not in blocks
   bool recompute = false;
   int64_t grad_accum = 1;
   int64_t validations = 0;

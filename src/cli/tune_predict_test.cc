@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "testing/model_support.h"
+#include "testing/tiny_tuning.h"
+
 namespace edgewise::cli {
 namespace {
 
@@ -41,6 +44,28 @@ TEST(TunePredict, RescaleScalesWhatIsComputed) {
   EXPECT_EQ(p.trunk_seconds, 2);
   EXPECT_EQ(p.validation_seconds, 4);
   EXPECT_NEAR(p.seconds, 10 * p.step_seconds + 6, 1e-9);
+}
+
+// A teacher's passes are part of the time of a step, micro-batch by micro-batch.
+TEST(TunePredict, TeachersCount) {
+  const auto ctx = testing::MakeContext();
+  const auto model = tune::testing::TinyModel();
+  const std::vector<int32_t> ids(20, 7);
+  TuneData data;
+  auto source = tune::DatasetSource::CreateForValidation(
+      {data::MakeExample(ids, std::vector<uint8_t>(ids.size(), 1))}, data::Packing::kNone, 20, 1);
+  ASSERT_TRUE(source.ok()) << source.status().message();
+  data.train = std::move(*source);
+  data.max_tokens = 20;
+  PredictRequest r{data};
+  r.grad_accum = 3;
+  r.kinds = {{{0, -1}, false, 10}};
+  r.memory = [](bool) { return tune::MemoryEstimate{}; };
+  r.teacher_seconds = 1;  // of a token: much more than the step itself
+  const auto p = PredictRun(*ctx, *model, r);
+  ASSERT_TRUE(p.ok()) << p.status().message();
+  EXPECT_GE(p->step_seconds, 3 * 20.0);
+  EXPECT_LT(p->step_seconds, 3 * 20.0 + 10);
 }
 
 }  // namespace

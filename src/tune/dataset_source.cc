@@ -15,7 +15,7 @@ Result<std::unique_ptr<DatasetSource>> DatasetSource::Create(
   // Everything that decides which tokens a micro-batch holds. Accumulation does not, and is
   // compared as an option of the run.
   const std::string fingerprint = FingerprintText(
-      fmt::format("{} packing {} tokens {} batch {} shuffle {} seed {}", set.fingerprint(),
+      fmt::format("{} packing {} row {} batch {} shuffle {} seed {}", set.fingerprint(),
                   static_cast<int>(packing), max_tokens, options.batch_size, options.shuffle,
                   options.shuffle ? options.seed : 0));
   EW_ASSIGN(data::BatchedDataset batched,
