@@ -160,11 +160,16 @@ class IntegerBackward {
     p.grouped = true;
     p.w_scales = kOnes;
     p.scale_stride = 0;
-    p.ldc = in_place ? lddx : width;
-    p.fresh = !add;
-    if (add && !in_place) {
-      for (int64_t i = 0; i < rows; ++i) std::copy_n(out + i * lddx, n, c + i * width);
+    // Sums go from dX (or zero) to `c` and, at the last chunk of rows of W, to dX.
+    const float* from = nullptr;
+    if (add) {
+      from = n == width ? out : c;
+      p.ld_before = n == width ? lddx : width;
+      for (int64_t i = 0; n != width && i < rows; ++i) {
+        std::copy_n(out + i * lddx, n, c + i * width);
+      }
     }
+    bool done = false;
     for (int64_t t0 = 0; t0 < tiles_; t0 += kChunkTiles) {
       const int64_t t1 = std::min(tiles_, t0 + kChunkTiles);
       if (stored_ != nullptr) {
@@ -188,22 +193,27 @@ class IntegerBackward {
       Merge(segments, count, runs);
       p.segment_count = count;
       p.Describe();
+      done = in_place || (n == width && t1 == tiles_);
+      float* const to = done ? out : c;
+      p.ldc = done ? lddx : width;
       for (int64_t i = 0; i < rows; i += kRowsPerCall) {
         p.rows = static_cast<int>(std::min<int64_t>(kRowsPerCall, rows - i));
         p.a = dy_.q + (row0 + i) * dy_.stride;
         p.sums = dy_.sums + (row0 + i) * dy_.sums_stride;
         p.a_scales = dy_.scales + (row0 + i) * dy_.scales_stride;
-        p.c = c + i * p.ldc;
+        p.c = to + i * p.ldc;
+        p.before = from == nullptr ? nullptr : from + i * p.ld_before;
         table_.tile_product(p);
       }
-      p.fresh = false;
+      from = to;
+      p.ld_before = p.ldc;
     }
-    if (in_place && !p.fresh) return;
+    if (done) return;
     for (int64_t i = 0; i < rows; ++i) {
-      // Fresh still: no tile has anything here.
-      if (p.fresh) {
+      // No tile has anything here.
+      if (from == nullptr) {
         std::fill_n(out + i * lddx, n, 0.0f);
-      } else {
+      } else if (from != out) {
         std::copy_n(c + i * width, n, out + i * lddx);
       }
     }

@@ -79,7 +79,7 @@ void BlockProduct::Forward(const QuantizedRows& x, int64_t row, int64_t rows, in
   p.a_scales_stride = x.scales_stride;
   p.grouped = x.grouped;
   p.scale_stride = groups_ * kTileRows;
-  p.ldc = ldz;
+  p.ldc = p.ld_before = ldz;
   const int64_t tiles = CeilDiv(columns, kTileRows);
   for (int64_t t = 0; t < tiles; t += kAtOnce) {
     p.tiles = static_cast<int>(std::min(kAtOnce, tiles - t));
@@ -89,7 +89,6 @@ void BlockProduct::Forward(const QuantizedRows& x, int64_t row, int64_t rows, in
       p.w = panel + t * p.w_stride + static_cast<int64_t>(c) * kChunkUnits * kUnitElements;
       p.segments = segments_.data() + chunks_[c];
       p.segment_count = chunks_[c + 1] - chunks_[c];
-      p.fresh = c == 0;
       p.Describe();
       for (int64_t i = 0; i < rows; i += kRowsPerCall) {
         p.rows = static_cast<int>(std::min<int64_t>(kRowsPerCall, rows - i));
@@ -97,6 +96,7 @@ void BlockProduct::Forward(const QuantizedRows& x, int64_t row, int64_t rows, in
         p.sums = x.sums + (row + i) * x.sums_stride;
         p.a_scales = x.scales + (row + i) * x.scales_stride;
         p.c = z + i * ldz + t * kTileRows;
+        p.before = c == 0 ? nullptr : p.c;
         table_.tile_product(p);
       }
     }
@@ -150,7 +150,7 @@ void BlockProduct::Backward(int64_t rows, int64_t columns, const float* p, int64
   t.a_scales_stride = 1;
   t.grouped = true;
   t.w_scales = kOnes;
-  t.ldc = ldo;
+  t.ldc = t.ld_before = ldo;
   t.Describe();
   const int64_t tiles = w_.cols() / kTileRows;
   for (int64_t i0 = 0; i0 < rows; i0 += kRowsAtOnce) {
@@ -171,6 +171,7 @@ void BlockProduct::Backward(int64_t rows, int64_t columns, const float* p, int64
         t.sums = sums + i * kSumsStride;
         t.a_scales = scales + i;
         t.c = o + (i0 + i) * ldo + c * kTileRows;
+        t.before = t.c;
         table_.tile_product(t);
       }
     }

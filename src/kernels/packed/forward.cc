@@ -12,22 +12,27 @@ namespace {
 constexpr int64_t kMaxCuts = 64;
 constexpr int64_t kLeastTiles = 4;
 
-// Where a task's sums are made.
+// Where the sums of a task are before, between and after its panels: in Y if they are its results
+// as they are, else beside each other in the task's own memory.
 struct Sums {
-  float* c;  // of the task's first row and column
-  int64_t ldc;
-  bool in_place;  // in Y: nothing is left to do with them
+  struct Rows {
+    float* at = nullptr;  // of the task's first row and column; null: zeros
+    int64_t ld = 0;
+  };
+  Rows first, between, last;
+  bool in_y;  // nothing is left to do with them
 
-  // `col` and `n`: the task's columns of Y, whole tiles if n is `width`.
-  static Sums Of(const Call& call, const Work& work, int64_t col, int64_t n, int64_t width,
-                 int64_t row0) {
-    // Rows of Y that are a multiple of 4 KiB apart share few sets of the caches: not for sums that
-    // come back panel after panel.
-    const bool apart = call.ldy % 1024 != 0 || call.w.layout().units <= kPanelUnits;
-    const bool in_place =
-        call.x.grouped && call.bias == nullptr && !call.add && n == width && apart;
-    if (in_place) return {call.y + row0 * call.ldy + col, call.ldy, true};
-    return {work.c, width, false};
+  static Sums Of(const Call& call, const Work& work, int64_t tile, int64_t tiles, int64_t row0,
+                 int64_t rows) {
+    const int64_t width = tiles * kTileRows, col = tile * kTileRows - call.range.begin;
+    const Rows y = {call.y + row0 * call.ldy + col, call.ldy}, own = {work.c, width};
+    const bool in_y = call.straight() && WholeTiles(call, tile, tiles);
+    const bool adds = call.straight() && call.add;
+    if (adds && !in_y) {
+      const int64_t n = call.range.end - tile * kTileRows;
+      for (int64_t i = 0; i < rows; ++i) std::copy_n(y.at + i * y.ld, n, own.at + i * own.ld);
+    }
+    return {!adds ? Rows{} : in_y ? y : own, own, in_y ? y : own, in_y};
   }
 };
 
@@ -60,9 +65,9 @@ struct Ahead {
   }
 };
 
-// C += panel * activations for all rows of the task; `fresh`: C = that.
-void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, int64_t tiles,
-              int64_t segments, int64_t row0, int64_t rows, Ahead ahead) {
+// to = from + panel * activations for all rows of the task.
+void Multiply(const Call& call, const Work& work, const Sums::Rows& from, const Sums::Rows& to,
+              int64_t tiles, int64_t segments, int64_t row0, int64_t rows, Ahead ahead) {
   TileProduct p;
   p.tiles = static_cast<int>(tiles);
   p.w = work.panel;
@@ -79,8 +84,8 @@ void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, 
   p.w_scales = work.scales;
   p.w_mins = call.w.format().has_min ? work.mins : nullptr;
   p.scale_stride = kMaxGroups * kTileRows;
-  p.ldc = sums.ldc;
-  p.fresh = fresh;
+  p.ldc = to.ld;
+  p.ld_before = from.ld;
   p.Describe();
   const int64_t part = CeilDiv(ahead.tiles * ahead.lines, CeilDiv(rows, int64_t{kRowsPerCall}));
   for (int64_t i = 0; i < rows; i += kRowsPerCall) {
@@ -88,7 +93,8 @@ void Multiply(const Call& call, const Work& work, const Sums& sums, bool fresh, 
     p.a = call.x.q + (row0 + i) * call.x.stride;
     p.sums = call.x.sums + (row0 + i) * call.x.sums_stride;
     p.a_scales = call.x.scales + (row0 + i) * call.x.scales_stride;
-    p.c = sums.c + i * p.ldc;
+    p.c = to.at + i * to.ld;
+    p.before = from.at == nullptr ? nullptr : from.at + i * from.ld;
     call.table.tile_product(p);
     ahead.Fetch(part);
   }
@@ -106,9 +112,7 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
   const PackedFormat& f = call.w.format();
   const int64_t units = call.w.layout().units;
   const int64_t cols = RoundUp(f.cols, 16);
-  const int64_t width = tiles * kTileRows, y_col = tile * kTileRows - call.range.begin;
-  const Sums sums =
-      Sums::Of(call, work, y_col, std::min(width, call.range.end - tile * kTileRows), width, row0);
+  const Sums sums = Sums::Of(call, work, tile, tiles, row0, rows);
   SparseCursor cursors[kMaxTiles];
   for (int64_t u = 0, count = 0; u < units; u += count) {
     count = PanelUnits(units, u);
@@ -131,10 +135,11 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
     int64_t segments = 0;
     AddSegments(call, col, std::min(count * kUnitCols, cols - col), 0, &work, &segments);
     const int64_t end = u + count;
-    Multiply(call, work, sums, u == 0, tiles, segments, row0, rows,
+    Multiply(call, work, u == 0 ? sums.first : sums.between, end < units ? sums.between : sums.last,
+             tiles, segments, row0, rows,
              end < units ? Ahead::Of(call.w, tile, tiles, end, PanelUnits(units, end)) : next);
   }
-  if (!sums.in_place) Finish(call, work, tile, tiles, row0, rows);
+  if (!sums.in_y) Finish(call, work, tile, tiles, row0, rows);
 }
 
 // One tile of a block-sparse matrix: only stored blocks are computed.
@@ -144,7 +149,11 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
   const int64_t unit_count = f.block_cols / kUnitCols;
   const int64_t groups = call.w.layout().groups;
   const int64_t begin = call.w.index(tile), end = call.w.index(tile + 1);
-  if (begin == end) std::fill_n(work.c, rows * kTileRows, 0.0f);
+  const Sums sums = Sums::Of(call, work, tile, 1, row0, rows);
+  if (begin == end && sums.first.at == nullptr) {
+    for (int64_t i = 0; i < rows; ++i)
+      std::fill_n(sums.last.at + i * sums.last.ld, kTileRows, 0.0f);
+  }
   for (int64_t b = begin, count = 0; b < end; b += count) {
     count = std::min(per_chunk, end - b);
     // Blocks that share an activation scale are summed as one.
@@ -164,9 +173,10 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
       AddSegments(call, col, std::min<int64_t>(f.block_cols, RoundUp(f.cols, 16) - col), i * groups,
                   &work, &segments);
     }
-    Multiply(call, work, {work.c, kTileRows, false}, b == begin, 1, segments, row0, rows, {});
+    Multiply(call, work, b == begin ? sums.first : sums.between,
+             b + count < end ? sums.between : sums.last, 1, segments, row0, rows, {});
   }
-  Finish(call, work, tile, 1, row0, rows);
+  if (!sums.in_y) Finish(call, work, tile, 1, row0, rows);
 }
 
 // How one matrix is cut into tasks.

@@ -61,6 +61,9 @@ struct Call {
   int64_t ldy;
   RowRange range;
   bool add;
+
+  // Sums are the results as they are: rows that are added to are what they start from.
+  bool straight() const { return x.grouped && bias == nullptr; }
 };
 
 // Segments of columns [col, col + cols), at most a panel, appended to *n. `group0`: number of the
@@ -80,7 +83,12 @@ inline void AddSegments(const Call& call, int64_t col, int64_t cols, int64_t gro
   }
 }
 
-// The end of a task's rows: scales, bias, and their place in Y.
+// Whether tiles [tile, tile + tiles) have all their columns in Y.
+inline bool WholeTiles(const Call& call, int64_t tile, int64_t tiles) {
+  return (tile + tiles) * kTileRows <= call.range.end;
+}
+
+// The end of a task's rows that did not go straight to Y: scales, bias, and their place.
 inline void Finish(const Call& call, const Work& work, int64_t tile, int64_t tiles, int64_t row0,
                    int64_t rows) {
   const int64_t col = tile * kTileRows - call.range.begin;
@@ -88,8 +96,8 @@ inline void Finish(const Call& call, const Work& work, int64_t tile, int64_t til
   for (int64_t i = 0; i < rows; ++i) {
     const float scale = call.x.grouped ? 1.0f : call.x.scales[row0 + i];
     call.table.finish_row(n, work.c + i * tiles * kTileRows, scale,
-                          call.bias == nullptr ? nullptr : call.bias + col, call.add,
-                          call.y + (row0 + i) * call.ldy + col);
+                          call.bias == nullptr ? nullptr : call.bias + col,
+                          call.add && !call.straight(), call.y + (row0 + i) * call.ldy + col);
   }
 }
 

@@ -34,13 +34,13 @@ struct Segment {
   int32_t act_group;
 };
 
-// C[i][16 t + lane] += for each segment s, in order:
+// C[i][16 t + lane] = `before` and, for each segment s, in order:
 //     sum  = exact integer sum of (panel - zero) * a over the segment
 //     span = fma(float(sum), w_scale[t][s.weight_group][lane], span)
 //     span = fma(w_min[t][s.weight_group][lane], float(sum of a), span)
 // and, with grouped activations, after the last of the segments in a row that share s.act_group:
 //     c    = fma(span, a_scale[i][s.act_group], c), span = 0
-// Otherwise C is the one span.
+// Otherwise C is the one span, which starts from `before`.
 struct TileProduct {
   int rows = 0;                // at least 1
   int tiles = 0;               // 1 .. Int8Table::panel_tiles
@@ -63,7 +63,8 @@ struct TileProduct {
   int64_t scale_stride = 0;
   float* c = nullptr;  // [rows][ldc]
   int64_t ldc = 0;
-  bool fresh = false;  // C is written without being read, as if it were zero
+  const float* before = nullptr;  // [rows][ld_before]: what C's sums start from; null: zero
+  int64_t ld_before = 0;          // it may be C itself
   // What is known of the segments (Describe); nothing by default.
   int32_t steps = 0;       // of every one, all in one run; 0: they differ
   int32_t mean_steps = 0;  // of one
@@ -85,9 +86,9 @@ struct TileProduct {
   }
 };
 
-// c[lane] = the product of one row with one tile, straight from its packed form; the same sums in
-// the same order as TileProduct's. Segments have one run each, of whole units (the last is taken as
-// whole: activations beyond the matrix are zero).
+// c[lane] (+)= the product of one row with one tile, straight from its packed form; the same sums
+// in the same order as TileProduct's. Segments have one run each, of whole units (the last is taken
+// as whole: activations beyond the matrix are zero).
 struct TileDecode {
   int bits = 0;
   int zero = 0;                    // as TileProduct::zero for the panels of the same codes
@@ -112,7 +113,7 @@ struct TileDecode {
   const float* w_scales = nullptr;    // [groups][16], or
   const uint8_t* w_halves = nullptr;  // the same in fp16; further tiles' may follow
   const float* w_mins = nullptr;      // or null; dense only
-  float* c = nullptr;                 // [16]
+  float* c = nullptr;                 // [16]; with grouped activations, added to
 };
 
 // One row to int8: q = round(x fold inv) with inv = 127 / max|x fold| per group, scale = max / 127.

@@ -22,8 +22,9 @@ struct RowRange {
 };
 
 // Y[m, range] (+)= X[m,in] W[range]^T + bias: X is rounded to int8 per token and group of
-// format().act_group columns, sums are exact integers per group, scaled in fp32. y and bias point
-// at the first column of the range.
+// format().act_group columns, sums are exact integers per group, scaled in fp32 and added one after
+// the other (to Y, if there are several groups and no bias; else Y is added at the end). y and bias
+// point at the first column of the range.
 void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const PackedMatrix& w,
                    RowRange range, const float* bias, float* y, int64_t ldy, Accumulate acc);
 

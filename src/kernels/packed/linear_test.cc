@@ -70,8 +70,11 @@ TEST_P(PackedIsa, ForwardEqualsReferenceBitForBit) {
       const std::vector<float> x = RandomMatrix(d.m, d.cols, rng);
       const std::vector<float> bias = RandomMatrix(1, d.rows, rng);
       std::vector<float> y(static_cast<size_t>(d.m * d.rows)), added(y.size(), 0.5f);
+      std::vector<float> chained(y.size(), 0.5f);
       LinearForward(*ctx, d.m, x.data(), d.cols, w->Ref(), nullptr, y.data(), d.rows);
       LinearForward(*ctx, d.m, x.data(), d.cols, w->Ref(), bias.data(), added.data(), d.rows,
+                    Accumulate::kAdd);
+      LinearForward(*ctx, d.m, x.data(), d.cols, w->Ref(), nullptr, chained.data(), d.rows,
                     Accumulate::kAdd);
       const ref::Elements e = ref::Explode(*w);
       for (int64_t i = 0; i < d.m; ++i) {
@@ -81,6 +84,7 @@ TEST_P(PackedIsa, ForwardEqualsReferenceBitForBit) {
           const auto at = static_cast<size_t>(i * d.rows + o);
           ASSERT_EQ(y[at], want) << "row " << i << " output " << o;
           ASSERT_EQ(added[at], 0.5f + (want + bias[static_cast<size_t>(o)]));
+          ASSERT_EQ(chained[at], ref::ForwardElement(f, e, o, xq, 0.5f));
         }
       }
     }

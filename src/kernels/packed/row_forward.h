@@ -72,7 +72,6 @@ class RowForward {
     d_.grouped = call.x.grouped;
     d_.w_scales = scales_;
     d_.w_mins = f_.has_min ? mins_ : nullptr;
-    d_.c = c_;
     work_.c = c_;
     if (f_.structure == Structure::kNM) {
       d_.position_bits = NmIndexBits(f_.nm_m);
@@ -120,7 +119,15 @@ class RowForward {
       if (f_.has_min) call_.reader.Mins(owner, 0, factors, mins_);
     }
     d_.segment_count = row_.count;
+    const bool in_y = call_.straight() && WholeTiles(call_, tile, 1);
+    const int64_t col = tile * kTileRows - call_.range.begin;
     for (int64_t i = 0; i < rows_; ++i) {
+      float* const y = call_.y + i * call_.ldy + col;
+      d_.c = in_y ? y : c_;
+      if (call_.x.grouped && !(in_y && call_.add)) std::fill_n(d_.c, kTileRows, 0.0f);
+      if (call_.straight() && call_.add && !in_y) {
+        std::copy_n(y, call_.range.end - tile * kTileRows, c_);
+      }
       d_.a = call_.x.q + i * call_.x.stride;
       d_.sums = call_.x.sums + i * call_.x.sums_stride;
       d_.a_scales = call_.x.scales + i * call_.x.scales_stride;
@@ -131,7 +138,7 @@ class RowForward {
       } else {
         call_.table.decode_dense(d_);
       }
-      Finish(call_, work_, tile, 1, i, 1);
+      if (!in_y) Finish(call_, work_, tile, 1, i, 1);
     }
   }
 

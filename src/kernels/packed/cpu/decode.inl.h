@@ -19,6 +19,15 @@ EW_INLINE VF ScaleAt(const TileDecode& d, int32_t group, int v) {
   return LoadHalf(d.w_halves + 2 * at);
 }
 
+template <bool kGrouped>
+EW_INLINE void StartSums(const TileDecode& d, VF (&c)[kVecs], VF (&span)[kVecs]) {
+#pragma GCC unroll 4
+  for (int v = 0; v < kVecs; ++v) {
+    span[v] = SetF(0.0f);
+    c[v] = kGrouped ? LoadF(d.c + v * kLanes) : span[v];
+  }
+}
+
 // At the end of a span its sum joins the others.
 EW_INLINE void EndSegment(const TileDecode& d, int64_t segment, VF (&c)[kVecs], VF (&span)[kVecs]) {
   const int32_t group = d.segments[segment].act_group;
@@ -52,7 +61,7 @@ void DecodeDenseKernel(const TileDecode& d) {
   constexpr bool kSignedW = BITS == 8 && kSignedPanel8;
   DenseSource<BITS> source(d);
   VF c[kVecs], span[kVecs];
-  for (int v = 0; v < kVecs; ++v) c[v] = span[v] = SetF(0.0f);
+  StartSums<kGrouped>(d, c, span);
   for (int64_t g = 0; g < d.segment_count; ++g) {
     const Segment seg = d.segments[g];
     const Run run = d.runs[seg.first_run];
@@ -105,7 +114,7 @@ void DecodeHalvesKernel(const TileDecode& d) {
   constexpr bool kSignedW = BITS == 8 && kSignedPanel8;
   DenseSource<BITS> source(d);
   VF c[kVecs], span[kVecs];
-  for (int v = 0; v < kVecs; ++v) c[v] = span[v] = SetF(0.0f);
+  StartSums<kGrouped>(d, c, span);
   for (int64_t g = 0; g < d.segment_count; g += 2) {
     const int32_t first = d.runs[d.segments[g].first_run].step;
     const int32_t* sums = d.sums + static_cast<uint32_t>(first) / 4;
@@ -190,7 +199,7 @@ void DecodeSparseKernel(const TileDecode& d) {
   const uint8_t* masks = d.masks;
   const VI flip = SetB(SparseFlip(BITS));
   VF c[kVecs], span[kVecs];
-  for (int v = 0; v < kVecs; ++v) c[v] = span[v] = SetF(0.0f);
+  StartSums<kGrouped>(d, c, span);
   for (int64_t g = 0; g < d.segment_count; ++g) {
     const Segment seg = d.segments[g];
     const Run run = d.runs[seg.first_run];

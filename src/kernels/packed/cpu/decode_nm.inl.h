@@ -32,7 +32,7 @@ template <int BITS, int POSITION_BITS, bool kGrouped>
 void DecodeNmKernel(const TileDecode& d) {
   const uint8_t *values = d.values[0], *positions = d.positions;
   VF c[kVecs], span[kVecs];
-  for (int v = 0; v < kVecs; ++v) c[v] = span[v] = SetF(0.0f);
+  StartSums<kGrouped>(d, c, span);
   int64_t half = 0;
   for (int64_t g = 0; g < d.segment_count; ++g) {
     const Segment seg = d.segments[g];

@@ -13,7 +13,7 @@ constexpr int Chains() {
   return wide >= 8 ? 1 : wide >= 4 ? 2 : 4;
 }
 
-// What C holds before a product that starts it.
+// What sums start from that start from nothing.
 alignas(64) const float kZeros[kPanelTiles * 16] = {};
 
 // Whether the next segment has another activation scale.
@@ -43,18 +43,30 @@ EW_NOINLINE void TileKernel(const TileProduct& product, int tile, int row, int b
   p.sums += row * p.sums_stride;
   p.a_scales += row * p.a_scales_stride;
   p.c += row * p.ldc + int64_t{16} * tile;
+  if (p.before == nullptr) {
+    p.before = kZeros;
+    p.ld_before = 0;
+  } else {
+    p.before += row * p.ld_before + int64_t{16} * tile;
+  }
   constexpr int S = Chains<T, R>(), kV = T * kVecs;
   constexpr bool kKeep = kSums != Sums::kAway;
   constexpr int32_t kMagic = 0x4b400000, kMinusMagic = kMagic - 0x7fffffff - 1;
   const int64_t w_stride = p.w_stride, a_stride = p.a_stride;
   for (; blocks > 0; --blocks) {
     const uint8_t* w = p.w;
-    const float* old = p.fresh ? kZeros : p.c;
-    int64_t old_stride = p.fresh ? 0 : p.ldc;
-    // Results lie in the level 2 cache: on their way while the sums are made.
-    for (int r = 0; r < R; ++r) {
-      for (int t = 0; t < kV; ++t) __builtin_prefetch(p.c + r * p.ldc + t * kLanes);
-    }
+    const float* old = p.before;
+    int64_t old_stride = p.ld_before;
+    // Far away: on their way while the sums are made. Rows without gaps the processor fetches by
+    // itself.
+    const auto fetch = [&](const float* rows, int64_t ld) EW_LAMBDA_INLINE {
+      if (ld <= int64_t{16} * p.tiles) return;
+      for (int r = 0; r < R; ++r) {
+        for (int t = 0; t < kV; ++t) __builtin_prefetch(rows + r * ld + t * kLanes);
+      }
+    };
+    fetch(old, old_stride);
+    if (p.c != old) fetch(p.c, p.ldc);
     VF span[kKeep ? R : 1][kV];
     if constexpr (kKeep) {
 #pragma GCC unroll 8
@@ -207,6 +219,7 @@ EW_NOINLINE void TileKernel(const TileProduct& product, int tile, int row, int b
     p.sums += R * p.sums_stride;
     p.a_scales += R * p.a_scales_stride;
     p.c += R * p.ldc;
+    p.before += R * p.ld_before;
   }
 }
 

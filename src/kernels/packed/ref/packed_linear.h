@@ -88,16 +88,16 @@ inline Elements Explode(const PackedMatrix& w) {
   return e;
 }
 
-// One element of Y = X W^T, before bias.
+// One element of Y = y + X W^T, before bias. (With bias, what Y held is added at the end.)
 inline float ForwardElement(const PackedFormat& f, const Elements& w, int64_t o,
-                            const QuantizedRow& x) {
+                            const QuantizedRow& x, float y = 0) {
   const bool grouped = x.group < f.cols;
   int64_t segment = kMaxSegmentCols;
   if (f.group > 0) segment = std::min<int64_t>(segment, f.group);
   if (grouped) segment = std::min(segment, x.group);
   if (f.structure == Structure::kBlock) segment = std::min<int64_t>(segment, f.block_cols);
   // span: of the columns that share an activation scale.
-  float y = 0, span = 0;
+  float span = 0;
   bool any = false;
   for (int64_t begin = 0; begin < f.cols; begin += segment) {
     const auto at = static_cast<size_t>(o * f.cols + begin);
@@ -118,7 +118,7 @@ inline float ForwardElement(const PackedFormat& f, const Elements& w, int64_t o,
     span = 0;
     any = false;
   }
-  return grouped ? y : span * x.scales[0];
+  return grouped ? y : y + span * x.scales[0];
 }
 
 // The integer form of W for the backward pass: S per row, and codes of at most 8 bits.
