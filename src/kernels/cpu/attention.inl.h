@@ -53,21 +53,36 @@ struct SoftmaxRow {
   int64_t width;
 };
 
-// One row of scores to weights exp(s - shift), in place. s has room for kKeys.
-EW_INLINE void SoftmaxStep(float* s, Visible range, float softcap, const SoftmaxRow& row) {
+// What is subtracted from the scores of a tile whose maximum is that of `top`'s lanes.
+EW_INLINE Vec FollowMaximum(const SoftmaxRow& row, Vec top) {
+  const float old = *row.shift;
+  float now = old;
+  if (AnyLess(Set1(old + kSlack), top)) {
+    *row.shift = now = ReduceMax(top);
+    // (Sums of nothing are zeros.)
+    if (old != -__builtin_inff()) {
+      const float factor = ExpScalar(old - now);
+      Store(row.sums, Set1(factor) * Load(row.sums));
+      Scale(row.width, factor, row.out);
+    }
+  }
+  // A row that has seen nothing yet has weights of zero, whatever is subtracted.
+  return Set1(now == -__builtin_inff() ? 0.0f : now);
+}
+
+EW_INLINE Vec CapScore(Vec s, float softcap) {
+  return softcap > 0 ? Set1(softcap) * Tanh(s * Set1(1.0f / softcap)) : s;
+}
+
+// One row of scores of a tile that it sees wholly to weights exp(s - shift), in place.
+EW_INLINE void SoftmaxStep(float* s, float softcap, const SoftmaxRow& row) {
   constexpr int kVectors = kKeys / kLanes;
-  const Vec minus_inf = Set1(-__builtin_inff());
-  Vec v[kVectors];
+  Vec v[kVectors], top[kVectors];
 #pragma GCC unroll 16
   for (int j = 0; j < kVectors; ++j) v[j] = Load(s + j * kLanes);
   if (softcap > 0) {
-    for (Vec& x : v) x = Set1(softcap) * Tanh(x * Set1(1.0f / softcap));
+    for (Vec& x : v) x = CapScore(x, softcap);
   }
-  if (range.lo > 0 || range.hi < kKeys) {
-#pragma GCC unroll 16
-    for (int j = 0; j < kVectors; ++j) v[j] = KeepRange(v[j], j * kLanes, range, minus_inf);
-  }
-  Vec top[kVectors];
 #pragma GCC unroll 16
   for (int j = 0; j < kVectors; ++j) top[j] = v[j];
 #pragma GCC unroll 4
@@ -75,16 +90,7 @@ EW_INLINE void SoftmaxStep(float* s, Visible range, float softcap, const Softmax
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; j += 2 * step) top[j] = Max(top[j], top[j + step]);
   }
-  const float old = *row.shift;
-  float now = old;
-  if (AnyLess(Set1(old + kSlack), top[0])) {
-    *row.shift = now = ReduceMax(top[0]);
-    const float factor = ExpScalar(old - now);
-    Store(row.sums, Set1(factor) * Load(row.sums));
-    Scale(row.width, factor, row.out);
-  }
-  // A row that has seen nothing yet has weights of zero, whatever is subtracted.
-  const Vec shift = Set1(now == -__builtin_inff() ? 0.0f : now);
+  const Vec shift = FollowMaximum(row, top[0]);
 #pragma GCC unroll 16
   for (int j = 0; j < kVectors; ++j) {
     v[j] = ExpOfSmall(v[j] - shift);
@@ -93,6 +99,30 @@ EW_INLINE void SoftmaxStep(float* s, Visible range, float softcap, const Softmax
 #pragma GCC unroll 4
   for (int step = 1; step < kVectors; step *= 2) {
 #pragma GCC unroll 16
+    for (int j = 0; j < kVectors; j += 2 * step) v[j] = v[j] + v[j + step];
+  }
+  Store(row.sums, Load(row.sums) + v[0]);
+}
+
+// The same of a row that sees a part of the tile: weights of what it does not see are zeros. s has
+// room for kKeys.
+EW_INLINE void SoftmaxPart(float* s, Visible range, float softcap, const SoftmaxRow& row) {
+  constexpr int kVectors = kKeys / kLanes;
+  const Vec zero = Set1(0.0f), minus_inf = Set1(-__builtin_inff());
+  Vec v[kVectors];
+  for (Vec& x : v) x = zero;
+  if (range.lo < range.hi) {
+    const int64_t begin = range.lo / kLanes, end = (range.hi + kLanes - 1) / kLanes;
+    Vec top = minus_inf;
+    for (int64_t j = begin; j < end; ++j) {
+      v[j] = KeepRange(CapScore(Load(s + j * kLanes), softcap), j * kLanes, range, minus_inf);
+      top = Max(top, v[j]);
+    }
+    const Vec shift = FollowMaximum(row, top);
+    for (int64_t j = begin; j < end; ++j) v[j] = ExpOfSmall(v[j] - shift);
+  }
+  for (int j = 0; j < kVectors; ++j) Store(s + j * kLanes, v[j]);
+  for (int step = 1; step < kVectors; step *= 2) {
     for (int j = 0; j < kVectors; j += 2 * step) v[j] = v[j] + v[j + step];
   }
   Store(row.sums, Load(row.sums) + v[0]);
@@ -130,8 +160,14 @@ void AttentionForwardTask(const AttentionArgs& g, int64_t head_begin, int64_t he
   // Row r of the block is head head_begin + r / queries, query q_begin + r % queries. Panels of
   // packed queries must not mix heads unless their rows are evenly spaced; copying makes them so.
   // (Heads of one query lie side by side.)
+  // (Rows lie apart: the processor does not fetch them ahead by itself.)
+  constexpr int64_t kAhead = 6;
+  const int64_t wide = (head_end - head_begin) * d;
   for (int64_t t = 0; t < queries; ++t) {
     const float* src = g.q + (q_begin + t) * g.ldq + head_begin * d;
+    for (int64_t i = 0; t + kAhead < queries && i < wide; i += 16) {
+      __builtin_prefetch(src + kAhead * g.ldq + i);
+    }
     for (int64_t r = t; r < rows; r += queries, src += d) {
       ForVectors(d,
                  [&](int64_t i, int64_t n) { StoreUpTo(o + r * d + i, LoadUpTo(src + i, n), n); });
@@ -164,8 +200,17 @@ void AttentionForwardTask(const AttentionArgs& g, int64_t head_begin, int64_t he
     at = {queries};
     for (int64_t r = 0; r < rows; ++r, at.Pass(1)) {
       const int64_t t = q_begin + at.at;
-      SoftmaxStep(s + r * kKeys, VisibleKeys(g.mask.first_key[t], g.mask.q_offset + t, k0, keys),
-                  g.shape.softcap, {shift + r, sums + r * kLanes, o + r * dp, dp});
+      const Visible range = VisibleKeys(g.mask.first_key[t], g.mask.q_offset + t, k0, keys);
+      const SoftmaxRow row = {shift + r, sums + r * kLanes, o + r * dp, dp};
+      if (range.lo == 0 && range.hi == kKeys) {
+        SoftmaxStep(s + r * kKeys, g.shape.softcap, row);
+      } else {
+        SoftmaxPart(s + r * kKeys, range, g.shape.softcap, row);
+      }
+      if (k0 + kKeys <= last) continue;
+      // Where the results go is far away.
+      const float* out = g.out + t * g.ldo + (head_begin + r / queries) * d;
+      for (int64_t i = 0; i < d; i += 16) __builtin_prefetch(out + i, 1);
     }
     at = {queries};
     for (int64_t r = 0; r < rows; r += kRowMr, at.Pass(kRowMr)) {
