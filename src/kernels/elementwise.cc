@@ -18,11 +18,15 @@ constexpr int64_t kColumnGrain = 64;
 
 void RmsNormForward(ExecContext& ctx, int64_t rows, int64_t n, float eps, bool plus_one,
                     const float* x, const float* weight, float* y, float* rstd) {
-  const KernelTable& t = TableFor(ctx.isa());
   ctx.ParallelFor(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
-    t.rms_norm(end - begin, n, eps, plus_one, x + begin * n, weight, y + begin * n,
-               rstd == nullptr ? nullptr : rstd + begin);
+    RmsNormRows(ctx.isa(), end - begin, n, eps, plus_one, x + begin * n, weight, y + begin * n,
+                rstd == nullptr ? nullptr : rstd + begin);
   });
+}
+
+void RmsNormRows(Isa isa, int64_t rows, int64_t n, float eps, bool plus_one, const float* x,
+                 const float* weight, float* y, float* rstd) {
+  TableFor(isa).rms_norm(rows, n, eps, plus_one, x, weight, y, rstd);
 }
 
 void RmsNormBackward(ExecContext& ctx, int64_t rows, int64_t n, bool plus_one, const float* x,
@@ -54,17 +58,20 @@ void RopeApply(ExecContext& ctx, int64_t rows, int64_t heads, int64_t head_dim, 
 
 void GatedForward(ExecContext& ctx, Activation act, int64_t count, const float* gate,
                   const float* up, float* out) {
-  const KernelTable& t = TableFor(ctx.isa());
   ctx.ParallelFor(count, kElementGrain, [&](int64_t begin, int64_t end, int) {
-    const int64_t n = end - begin;
-    if (act == Activation::kSilu) {
-      t.swiglu(n, gate + begin, up + begin, out + begin);
-    } else if (act == Activation::kGeluTanh) {
-      t.geglu(n, gate + begin, up + begin, out + begin);
-    } else {
-      ref::Gated<float>(act, n, gate + begin, up + begin, out + begin);
-    }
+    GatedRows(ctx.isa(), act, end - begin, gate + begin, up + begin, out + begin);
   });
+}
+
+void GatedRows(Isa isa, Activation act, int64_t count, const float* gate, const float* up,
+               float* out) {
+  if (act == Activation::kSilu) {
+    TableFor(isa).swiglu(count, gate, up, out);
+  } else if (act == Activation::kGeluTanh) {
+    TableFor(isa).geglu(count, gate, up, out);
+  } else {
+    ref::Gated<float>(act, count, gate, up, out);
+  }
 }
 
 void GatedBackward(ExecContext& ctx, Activation act, int64_t count, const float* gate,

@@ -17,6 +17,10 @@ void RmsNormBackward(ExecContext& ctx, int64_t rows, int64_t n, bool plus_one, c
                      const float* weight, const float* rstd, const float* dy, float* dx,
                      bool accumulate_dx, float* dweight);
 
+// The forward pass by the calling thread alone.
+void RmsNormRows(Isa isa, int64_t rows, int64_t n, float eps, bool plus_one, const float* x,
+                 const float* weight, float* y, float* rstd);
+
 // Rotary embedding, "rotate half" pairing (i, i + D/2), in place on x [rows, heads, D] with row
 // stride ldx; cos_table, sin_table [positions, D/2]; positions [rows]. inverse: rotate back
 // (the gradient).
@@ -29,6 +33,9 @@ enum class Activation { kSilu, kGeluTanh, kGelu };
 // Gated unit: out = act(gate) * up. All [rows, n] contiguous; out may alias gate or up.
 void GatedForward(ExecContext& ctx, Activation act, int64_t count, const float* gate,
                   const float* up, float* out);
+// The same by the calling thread alone.
+void GatedRows(Isa isa, Activation act, int64_t count, const float* gate, const float* up,
+               float* out);
 // dgate, dup overwritten; they may alias gate and up, or dout.
 void GatedBackward(ExecContext& ctx, Activation act, int64_t count, const float* gate,
                    const float* up, const float* dout, float* dgate, float* dup);

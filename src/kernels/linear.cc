@@ -22,6 +22,23 @@ void AddBias(ExecContext& ctx, int64_t m, int64_t columns, const float* bias, fl
   });
 }
 
+// Whether all can be computed as one product.
+bool ShareInput(std::span<const LinearTarget> targets) {
+  return targets.size() <= kMaxTargets && std::ranges::all_of(targets, [&](const LinearTarget& t) {
+           return t.w.packed != nullptr && targets[0].w.packed != nullptr && t.w.rows > 0 &&
+                  SharesInput(*t.w.packed, *targets[0].w.packed);
+         });
+}
+
+std::span<const PackedTarget> PackedTargets(std::span<const LinearTarget> targets,
+                                            PackedTarget (&packed)[kMaxTargets]) {
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const LinearTarget& t = targets[i];
+    packed[i] = {t.w.packed, {0, t.w.rows}, t.bias, t.y, t.ldy, t.acc};
+  }
+  return {packed, targets.size()};
+}
+
 }  // namespace
 
 void LinearForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const WeightRef& w,
@@ -51,23 +68,27 @@ void LinearForwardExact(ExecContext& ctx, int64_t m, const float* x, int64_t ldx
 
 void LinearForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
                        std::span<const LinearTarget> targets) {
-  const bool shared =
-      targets.size() <= kMaxTargets && std::ranges::all_of(targets, [&](const LinearTarget& t) {
-        return t.w.packed != nullptr && targets[0].w.packed != nullptr && t.w.rows > 0 &&
-               SharesInput(*t.w.packed, *targets[0].w.packed);
-      });
-  if (!shared) {
+  if (!ShareInput(targets)) {
     for (const LinearTarget& t : targets) {
-      LinearForward(ctx, m, x, ldx, t.w, t.bias, t.y, t.ldy);
+      LinearForward(ctx, m, x, ldx, t.w, t.bias, t.y, t.ldy, t.acc);
     }
     return;
   }
   PackedTarget packed[kMaxTargets];
-  for (size_t i = 0; i < targets.size(); ++i) {
-    const LinearTarget& t = targets[i];
-    packed[i] = {t.w.packed, {0, t.w.rows}, t.bias, t.y, t.ldy, Accumulate::kOverwrite};
+  PackedForwardMany(ctx, m, x, ldx, PackedTargets(targets, packed));
+}
+
+void LinearForwardMade(ExecContext& ctx, int64_t m, RowMaker make, float* x,
+                       std::span<const LinearTarget> targets) {
+  if (targets.empty()) return;
+  if (!ShareInput(targets)) {
+    const int64_t in = targets[0].w.cols;
+    ctx.ParallelFor(m, kRowGrain,
+                    [&](int64_t begin, int64_t end, int) { make(begin, end, x + begin * in); });
+    return LinearForwardMany(ctx, m, x, in, targets);
   }
-  PackedForwardMany(ctx, m, x, ldx, {packed, targets.size()});
+  PackedTarget packed[kMaxTargets];
+  PackedForwardMade(ctx, m, make, PackedTargets(targets, packed));
 }
 
 void LinearBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy,

@@ -25,8 +25,17 @@ struct LinearTarget {
   const float* bias = nullptr;
   float* y = nullptr;
   int64_t ldy = 0;
+  Accumulate acc = Accumulate::kOverwrite;
 };
 void LinearForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
+                       std::span<const LinearTarget> targets);
+
+// Rows of an X that is made when it is needed: writes rows [begin, end) to `out`, one after the
+// other. Called by any thread, which must not use the context's pool or scratch.
+using RowMaker = FunctionRef<void(int64_t begin, int64_t end, float* out)>;
+// The same for X of such rows: packed weights round each row where it was made. Others have X made
+// in x [m, in] first; what x holds afterwards is undefined.
+void LinearForwardMade(ExecContext& ctx, int64_t m, RowMaker make, float* x,
                        std::span<const LinearTarget> targets);
 
 // How the gradient passes through packed weights (dense ones are always exact).

@@ -20,6 +20,11 @@ struct Forward {
   const BlockScratch& s;
   int64_t n;
 
+  // Whether nobody but the linears themselves sees their inputs, which then need not be written.
+  bool Plain() const {
+    return block.observer == nullptr && block.lora == nullptr && rows.streams.empty() &&
+           block.activation_bits == 0 && !block.exact_forward && block.times == nullptr;
+  }
   void Norm(const float* x, const float* gain, float* y, float* rstd) const {
     const PartTimer timer(block.times, KernelKind::kNorm);
     kernels::RmsNormForward(ctx, n, c.hidden, static_cast<float>(c.norm_eps), c.norm_plus_one, x,
@@ -77,6 +82,37 @@ struct Forward {
       StreamAdapters(kinds[i], x, y[i]);
     }
   }
+  // Projections of norm(x).
+  template <size_t N>
+  void ProjectNormed(const LinearKind (&kinds)[N], const float* x, const float* gain, float* rstd,
+                     float* const (&y)[N]) const {
+    if (!Plain()) {
+      Norm(x, gain, s.normed, rstd);
+      return ProjectAll(kinds, s.normed, y);
+    }
+    kernels::LinearTarget targets[N];
+    for (size_t i = 0; i < N; ++i) {
+      const Linear& base = w[kinds[i]];
+      targets[i] = {base.weight, base.bias, y[i], base.weight.rows};
+    }
+    const auto norm = [&](int64_t begin, int64_t end, float* out) {
+      kernels::RmsNormRows(ctx.isa(), end - begin, c.hidden, static_cast<float>(c.norm_eps),
+                           c.norm_plus_one, x + begin * c.hidden, gain, out,
+                           rstd == nullptr ? nullptr : rstd + begin);
+    };
+    kernels::LinearForwardMade(ctx, n, norm, s.normed, targets);
+  }
+  // y = a.x_mid + down(act(gate) * up), without a post norm.
+  void AddDownPlain(float* y) const {
+    if (y != a.x_mid) std::copy_n(a.x_mid, n * c.hidden, y);
+    const Linear& base = w[LinearKind::kDown];
+    const kernels::LinearTarget target = {base.weight, base.bias, y, c.hidden, Accumulate::kAdd};
+    const auto gated = [&](int64_t begin, int64_t end, float* out) {
+      kernels::GatedRows(ctx.isa(), c.activation, (end - begin) * c.ffn, a.gate + begin * c.ffn,
+                         a.up + begin * c.ffn, out);
+    };
+    kernels::LinearForwardMade(ctx, n, gated, s.ffn, {&target, 1});
+  }
   void Rotate(int64_t heads, float* x) const {
     const PartTimer timer(block.times, KernelKind::kRotary);
     kernels::RopeApply(ctx, n, heads, c.head_dim, x, heads * c.head_dim, rows.positions,
@@ -100,11 +136,10 @@ struct Forward {
   }
 
   void QueriesKeysValues(const float* x) const {
-    Norm(x, w.attn_norm, s.normed, a.attn_rstd);
     float* k = c.qk_norm ? a.k_raw : a.k;
     const bool rounds = block.activation_bits > 0;
-    ProjectAll(
-        {LinearKind::kQ, LinearKind::kK, LinearKind::kV}, s.normed,
+    ProjectNormed(
+        {LinearKind::kQ, LinearKind::kK, LinearKind::kV}, x, w.attn_norm, a.attn_rstd,
         {c.qk_norm ? a.q_raw : a.q, rounds ? a.k_unrounded : k, rounds ? a.v_unrounded : a.v});
     if (rounds) {
       FakeQuantize(ctx, block.activation_bits, n, c.kv_dim(), a.k_unrounded, k);
@@ -152,10 +187,11 @@ struct Forward {
   }
 
   void Mlp(float* y) const {
-    Norm(a.x_mid, w.mlp_norm, s.normed, a.mlp_rstd);
-    ProjectAll({LinearKind::kGate, LinearKind::kUp}, s.normed, {a.gate, a.up});
+    ProjectNormed({LinearKind::kGate, LinearKind::kUp}, a.x_mid, w.mlp_norm, a.mlp_rstd,
+                  {a.gate, a.up});
     const AdaptedLinear down = block.At(LinearKind::kDown);
     if (y == nullptr && w.mlp_post_norm == nullptr && down.lora == nullptr) return;
+    if (y != nullptr && w.mlp_post_norm == nullptr && Plain()) return AddDownPlain(y);
     {
       const PartTimer timer(block.times, KernelKind::kGate);
       kernels::GatedForward(ctx, c.activation, n * c.ffn, a.gate, a.up, s.ffn);

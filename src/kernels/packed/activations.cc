@@ -28,6 +28,12 @@ void FillNoise(const Int8Table& table, uint64_t seed, uint64_t substream, int64_
   table.noise_row(block[0], block[1] | 1, cols, noise);
 }
 
+template <typename Rows>
+void EachBlock(ExecContext& ctx, const QuantizePlan& p, const Rows& rows) {
+  if (p.m * p.cols <= kSerialElements) return rows(0, p.m, 0);
+  ctx.ParallelFor(p.m, 4, rows);
+}
+
 }  // namespace
 
 QuantizePlan QuantizePlan::Make(int64_t m, int64_t cols, int64_t group, int64_t multiple) {
@@ -96,15 +102,24 @@ void QuantizeSomeRows(ExecContext& ctx, int worker, const QuantizePlan& p, const
 
 QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& p, const float* x, int64_t ldx,
                            const float* fold, const LinearBackwardOptions& options, void* memory) {
-  const auto rows = [&](int64_t begin, int64_t end, int worker) {
+  EachBlock(ctx, p, [&](int64_t begin, int64_t end, int worker) {
     QuantizeSomeRows(ctx, worker, p, x, ldx, fold, options, begin, end, memory);
-  };
-  if (p.m * p.cols <= kSerialElements) {
-    rows(0, p.m, 0);
-  } else {
-    ctx.ParallelFor(p.m, 4, rows);
-  }
+  });
   return QuantizedRows::At(p, memory);
+}
+
+QuantizedRows MakeQuantizedRows(ExecContext& ctx, const QuantizePlan& p, RowMaker make,
+                                void* memory) {
+  const QuantizedRows rows = QuantizedRows::At(p, memory);
+  EachBlock(ctx, p, [&](int64_t begin, int64_t end, int worker) {
+    auto* x = static_cast<float*>(
+        ctx.Scratch(worker, static_cast<size_t>(RoundUp(p.cols, 16)) * sizeof(float)));
+    for (int64_t i = begin; i < end; ++i) {
+      make(i, i + 1, x);
+      QuantizeSomeRows(ctx, worker, p, x - i * p.cols, p.cols, nullptr, {}, i, i + 1, memory);
+    }
+  });
+  return rows;
 }
 
 }  // namespace edgewise::kernels

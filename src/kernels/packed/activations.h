@@ -39,7 +39,11 @@ struct QuantizePlan {
 QuantizedRows QuantizeRows(ExecContext& ctx, const QuantizePlan& plan, const float* x, int64_t ldx,
                            const float* fold, const LinearBackwardOptions& options, void* memory);
 
-// Rows [begin, end) of the same, by one thread.
+// The same of rows that are made one by one in a worker's scratch.
+QuantizedRows MakeQuantizedRows(ExecContext& ctx, const QuantizePlan& plan, RowMaker make,
+                                void* memory);
+
+// Rows [begin, end) of the former, by one thread.
 void QuantizeSomeRows(ExecContext& ctx, int worker, const QuantizePlan& plan, const float* x,
                       int64_t ldx, const float* fold, const LinearBackwardOptions& options,
                       int64_t begin, int64_t end, void* memory);

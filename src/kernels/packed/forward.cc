@@ -259,10 +259,9 @@ struct Product {
   }
 };
 
-}  // namespace
-
-void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
-                       std::span<const PackedTarget> targets) {
+// round(plan, memory): X as rounded rows.
+template <typename Round>
+void ForwardMany(ExecContext& ctx, int64_t m, std::span<const PackedTarget> targets, Round round) {
   if (m <= 0 || targets.empty()) return;
   assert(targets.size() <= kMaxTargets);
   const PackedFormat& first = targets[0].w->format();
@@ -277,7 +276,7 @@ void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
   const int64_t most = RowSegments::Bytes(RowSegments::Most(plan.stride, 16));
   auto* memory = static_cast<uint8_t*>(ctx.SharedScratch(
       static_cast<size_t>(plan.bytes + most * static_cast<int64_t>(targets.size()))));
-  const QuantizedRows rows = QuantizeRows(ctx, plan, x, ldx, nullptr, {}, memory);
+  const QuantizedRows rows = round(plan, memory);
   std::optional<Product> products[kMaxTargets];
   int64_t ends[kMaxTargets], total = 0;
   for (size_t i = 0; i < targets.size(); ++i) {
@@ -289,6 +288,22 @@ void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
     size_t i = 0;
     while (task >= ends[i]) ++i;
     products[i]->Run(ctx, worker, task - (i == 0 ? 0 : ends[i - 1]), m);
+  });
+}
+
+}  // namespace
+
+void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
+                       std::span<const PackedTarget> targets) {
+  ForwardMany(ctx, m, targets, [&](const QuantizePlan& plan, void* memory) {
+    return QuantizeRows(ctx, plan, x, ldx, nullptr, {}, memory);
+  });
+}
+
+void PackedForwardMade(ExecContext& ctx, int64_t m, RowMaker make,
+                       std::span<const PackedTarget> targets) {
+  ForwardMany(ctx, m, targets, [&](const QuantizePlan& plan, void* memory) {
+    return MakeQuantizedRows(ctx, plan, make, memory);
   });
 }
 

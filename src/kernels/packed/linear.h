@@ -46,6 +46,9 @@ inline bool SharesInput(const PackedMatrix& a, const PackedMatrix& b) {
 // As PackedForward on each (same bits); all of them share their input, ranges are not empty.
 void PackedForwardMany(ExecContext& ctx, int64_t m, const float* x, int64_t ldx,
                        std::span<const PackedTarget> targets);
+// The same for rows of X that are made, rounded and forgotten.
+void PackedForwardMade(ExecContext& ctx, int64_t m, RowMaker make,
+                       std::span<const PackedTarget> targets);
 
 // dX[m,in] (+)= dY[m, range] W[range]; dy points at the first column of the range.
 //
