@@ -183,9 +183,11 @@ EW_INLINE void StoreStep(uint8_t* out, const VI& a, const VI& flip) { StoreI(out
 template <int SHIFT, int MASK, int UP>
 EW_INLINE VI ExpandStep(uint64_t mask, const uint8_t* p) {
   uint8_t bytes[64];
-  for (int i = 0; i < 64; ++i) {
-    bytes[i] = 0;
-    if ((mask >> i) & 1) bytes[i] = static_cast<uint8_t>(((*p++ >> SHIFT) & MASK) << UP);
+  // Without branches, which nothing could predict.
+  for (int i = 0; i < 64; ++i, mask >>= 1) {
+    const auto kept = static_cast<uint8_t>(mask & 1);
+    bytes[i] = static_cast<uint8_t>((((*p >> SHIFT) & MASK) << UP) & -kept);
+    p += kept;
   }
   return LoadI(bytes);
 }
