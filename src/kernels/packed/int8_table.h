@@ -110,10 +110,18 @@ struct TileDecode {
   bool grouped = false;
   // decode_dense: every segment is half a unit, and they come in pairs.
   bool half_units = false;
-  const float* w_scales = nullptr;    // [groups][16], or
-  const uint8_t* w_halves = nullptr;  // the same in fp16; further tiles' may follow
-  const float* w_mins = nullptr;      // or null; dense only
-  float* c = nullptr;                 // [16]; with grouped activations, added to
+  // Factors of the groups: fp32 [groups][16], or fp16 where they are (further tiles' may follow),
+  // or two-level ones (Int8Table::two_level): fp16 of 2^super_shift groups each, times bytes.
+  struct Factors {
+    const float* floats = nullptr;
+    const uint8_t* halves = nullptr;
+    const int8_t* bytes = nullptr;
+  };
+  int super_shift = 0;
+  Factors scales;
+  bool has_min = false;  // dense only
+  Factors mins;
+  float* c = nullptr;  // [16]; with grouped activations, added to
 };
 
 // One row to int8: q = round(x fold inv) with inv = 127 / max|x fold| per group, scale = max / 127.
@@ -181,8 +189,9 @@ struct Int8Table {
   // y (+)= c * scale + bias; bias may be null; scale 1 where activations are grouped.
   void (*finish_row)(int64_t n, const float* c, float scale, const float* bias, bool add, float* y);
   void (*half_to_float)(const uint8_t* halves, int64_t n, float* out);
-  // out[i][16] = factor[16] * bytes[i][16], i below n: two-level scales.
-  void (*scale_bytes)(const float* factor, const int8_t* bytes, int64_t n, float* out);
+  // Two-level scales: out[i][16] = halves[(skip + i) / per_super][16] * bytes[i][16], i below n.
+  void (*two_level)(const uint8_t* halves, const int8_t* bytes, int64_t per_super, int64_t skip,
+                    int64_t n, float* out);
 
   // One head of a row of kv_quant.h (type: KvType): its product with q, whose elements sum to
   // q_sum; y += p times it.

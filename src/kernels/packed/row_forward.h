@@ -1,6 +1,8 @@
 // Very few rows times a packed matrix: codes go from the packed form into registers. Internal.
 #pragma once
 
+#include <bit>
+
 #include "kernels/packed/forward_call.h"
 
 namespace edgewise::kernels {
@@ -56,12 +58,13 @@ class RowForward {
       : call_(call), f_(call.w.format()), rows_(rows), row_(shared) {
     const int64_t most = RowSegments::Most(call.x.stride, call.segment_cols);
     const bool blocks = f_.structure == Structure::kBlock;
-    // fp16 scales are read where they are.
-    const bool halves = f_.scale_type == ScaleType::kF16;
-    const int64_t factors = halves && !f_.has_min ? 0 : most * kTileRows;
+    // Scales in halves are read where they are, and in two levels, too, where they follow each
+    // other.
+    in_place_ = f_.scale_type != ScaleType::kF32;
+    const int64_t factors = in_place_ ? 0 : most * kTileRows;
     auto* at = static_cast<uint8_t*>(ctx.Scratch(
         worker, static_cast<size_t>(factors * 8 + (blocks ? RowSegments::Bytes(most) : 0) + 64)));
-    scales_ = halves ? nullptr : reinterpret_cast<float*>(at);
+    scales_ = reinterpret_cast<float*>(at);
     mins_ = reinterpret_cast<float*>(at) + factors;
     if (blocks) row_ = RowSegments::At(mins_ + factors, most);
     d_.bits = f_.bits;
@@ -70,8 +73,11 @@ class RowForward {
     d_.segments = row_.segments;
     d_.runs = row_.runs;
     d_.grouped = call.x.grouped;
-    d_.w_scales = scales_;
-    d_.w_mins = f_.has_min ? mins_ : nullptr;
+    d_.has_min = f_.has_min;
+    if (f_.scale_type == ScaleType::kSuper) {
+      d_.super_shift = std::countr_zero(static_cast<uint32_t>(kSuperGroupCols / f_.group));
+    }
+    if (!in_place_) d_.scales.floats = scales_, d_.mins.floats = mins_;
     work_.c = c_;
     if (f_.structure == Structure::kNM) {
       d_.position_bits = NmIndexBits(f_.nm_m);
@@ -110,13 +116,14 @@ class RowForward {
       d_.masks = call_.w.section(l.aux) + tile * l.units * 64;
     }
     if (factors > 0) {
-      if (scales_ == nullptr) {
-        d_.w_halves = call_.w.section(l.scales + owner * l.groups * kTileRows * 2);
+      if (in_place_) {
+        d_.scales = FactorsAt(l.scales, l.scale_subs, owner);
+        if (f_.has_min) d_.mins = FactorsAt(l.mins, l.min_subs, owner);
       } else {
         call_.reader.Prefetch(owner + factors / l.groups, factors);
         call_.reader.Scales(owner, 0, factors, scales_);
+        if (f_.has_min) call_.reader.Mins(owner, 0, factors, mins_);
       }
-      if (f_.has_min) call_.reader.Mins(owner, 0, factors, mins_);
     }
     d_.segment_count = row_.count;
     const bool in_y = call_.straight() && WholeTiles(call_, tile, 1);
@@ -143,9 +150,23 @@ class RowForward {
   }
 
  private:
+  TileDecode::Factors FactorsAt(int64_t section, int64_t subs, int64_t owner) const {
+    const PackedLayout& l = call_.w.layout();
+    TileDecode::Factors f;
+    if (f_.scale_type == ScaleType::kSuper) {
+      f.halves = call_.w.section(section + owner * l.supers * kTileRows * 2);
+      f.bytes =
+          reinterpret_cast<const int8_t*>(call_.w.section(subs + owner * l.groups * kTileRows));
+    } else {
+      f.halves = call_.w.section(section + owner * l.groups * kTileRows * 2);
+    }
+    return f;
+  }
+
   const Call& call_;
   const PackedFormat& f_;
   const int64_t rows_;
+  bool in_place_;  // factors are read where they are
   float *scales_, *mins_;
   alignas(64) float c_[kTileRows];
   TileDecode d_;

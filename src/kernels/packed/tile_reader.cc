@@ -102,10 +102,21 @@ void TileReader::ReadPair(int64_t tile, int64_t first, int64_t count, SparseCurs
 
 void TileReader::Prefetch(int64_t owner, int64_t count) const {
   const PackedLayout& l = w_.layout();
-  const int64_t bytes = kTileRows * (w_.format().scale_type == ScaleType::kF16 ? 2 : 4);
-  const int64_t begin = l.scales + owner * l.groups * bytes;
-  const int64_t end = std::min(begin + count * bytes, l.values);
-  for (int64_t at = begin; at < end; at += 64) __builtin_prefetch(w_.section(at));
+  const auto fetch = [&](int64_t section, int64_t first, int64_t n, int64_t bytes) {
+    const int64_t begin = section + first * kTileRows * bytes;
+    const int64_t end = std::min(begin + n * kTileRows * bytes, l.values);
+    for (int64_t at = begin; at < end; at += 64) __builtin_prefetch(w_.section(at));
+  };
+  const auto factors = [&](int64_t section, int64_t subs) {
+    if (w_.format().scale_type != ScaleType::kSuper) {
+      return fetch(section, owner * l.groups, count,
+                   w_.format().scale_type == ScaleType::kF16 ? 2 : 4);
+    }
+    fetch(section, owner * l.supers, CeilDiv(count * w_.format().group, kSuperGroupCols), 2);
+    fetch(subs, owner * l.groups, count, 1);
+  };
+  factors(l.scales, l.scale_subs);
+  if (w_.format().has_min) factors(l.mins, l.min_subs);
 }
 
 void TileReader::Scales(int64_t owner, int64_t first, int64_t count, float* out) const {
@@ -127,17 +138,10 @@ void TileReader::Factors(int64_t factors, int64_t subs, int64_t owner, int64_t f
     return table_.half_to_float(halves, count * kTileRows, out);
   }
   const int64_t per_super = kSuperGroupCols / w_.format().group;
-  for (const int64_t end = first + count; first < end;) {
-    const int64_t super = first / per_super;
-    const int64_t n = std::min(end, (super + 1) * per_super) - first;
-    alignas(64) float factor[kTileRows];
-    table_.half_to_float(w_.section(factors + (owner * l.supers + super) * kTileRows * 2),
-                         kTileRows, factor);
-    const uint8_t* bytes = w_.section(subs + (owner * l.groups + first) * kTileRows);
-    table_.scale_bytes(factor, reinterpret_cast<const int8_t*>(bytes), n, out);
-    out += n * kTileRows;
-    first += n;
-  }
+  const uint8_t* bytes = w_.section(subs + (owner * l.groups + first) * kTileRows);
+  table_.two_level(w_.section(factors + (owner * l.supers + first / per_super) * kTileRows * 2),
+                   reinterpret_cast<const int8_t*>(bytes), per_super, first % per_super, count,
+                   out);
 }
 
 void TileReader::HalfFactors(int64_t owner, int64_t unit, float* scales, float* mins) const {

@@ -140,12 +140,19 @@ void HalfToFloatFn(const uint8_t* halves, int64_t n, float* out) {
   for (int64_t i = 0; i < n; i += kLanes) StoreF(out + i, LoadHalf(halves + 2 * i));
 }
 
-void ScaleBytes(const float* factor, const int8_t* bytes, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i, bytes += 16, out += 16) {
+void TwoLevel(const uint8_t* halves, const int8_t* bytes, int64_t per_super, int64_t skip,
+              int64_t n, float* out) {
+  for (int64_t i = 0; i < n; halves += 32, skip = 0) {
+    VF factor[kVecs];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) {
-      const int64_t at = v * kLanes;
-      StoreF(out + at, MulF(LoadF(factor + at), ToF(LoadInt8(bytes + at))));
+    for (int v = 0; v < kVecs; ++v) factor[v] = LoadHalf(halves + 2 * v * kLanes);
+    const int64_t rest = per_super - skip, end = n - i < rest ? n : i + rest;
+    for (; i < end; ++i, bytes += 16, out += 16) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) {
+        const int64_t at = v * kLanes;
+        StoreF(out + at, MulF(factor[v], ToF(LoadInt8(bytes + at))));
+      }
     }
   }
 }

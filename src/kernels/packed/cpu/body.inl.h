@@ -36,7 +36,7 @@ const Int8Table kTable = {
     .noise_row = NoiseRow,
     .finish_row = FinishRow,
     .half_to_float = HalfToFloatFn,
-    .scale_bytes = ScaleBytes,
+    .two_level = TwoLevel,
     .kv_dot = KvDot,
     .kv_axpy = KvAxpy,
 };

@@ -11,12 +11,20 @@ constexpr int64_t kScalesAhead = 1024;
 // Independent partial sums: one row alone would wait for the latency of every dot product.
 constexpr int kDecodeChains = 4;
 
-// Lanes of vector v of a segment's scales.
-EW_INLINE VF ScaleAt(const TileDecode& d, int32_t group, int v) {
+// Lanes of vector v of a group's factors.
+EW_INLINE VF FactorAt(const TileDecode& d, const TileDecode::Factors& f, int32_t group, int v) {
   const int64_t at = int64_t{16} * group + v * kLanes;
-  if (d.w_halves == nullptr) return LoadF(d.w_scales + at);
-  if (v == 0) __builtin_prefetch(d.w_halves + 2 * at + kScalesAhead);
-  return LoadHalf(d.w_halves + 2 * at);
+  if (f.bytes != nullptr) {
+    if (v == 0) __builtin_prefetch(f.bytes + at + kScalesAhead);
+    const int64_t super = int64_t{16} * (group >> d.super_shift) + v * kLanes;
+    return MulF(LoadHalf(f.halves + 2 * super), ToF(LoadInt8(f.bytes + at)));
+  }
+  if (f.halves == nullptr) return LoadF(f.floats + at);
+  if (v == 0) __builtin_prefetch(f.halves + 2 * at + kScalesAhead);
+  return LoadHalf(f.halves + 2 * at);
+}
+EW_INLINE VF ScaleAt(const TileDecode& d, int32_t group, int v) {
+  return FactorAt(d, d.scales, group, v);
 }
 
 template <bool kGrouped>
@@ -97,10 +105,10 @@ void DecodeDenseKernel(const TileDecode& d) {
       const VI total = AddI(AddI(acc[0][v], acc[1][v]), AddI(acc[2][v], acc[3][v]));
       span[v] = FmaF(ToF(total), ScaleAt(d, seg.weight_group, v), span[v]);
     }
-    if (d.w_mins != nullptr) {
+    if (d.has_min) {
       const VF s = SetF(static_cast<float>(sum));
       for (int v = 0; v < kVecs; ++v) {
-        span[v] = FmaF(LoadF(d.w_mins + int64_t{16} * seg.weight_group + v * kLanes), s, span[v]);
+        span[v] = FmaF(FactorAt(d, d.mins, seg.weight_group, v), s, span[v]);
       }
     }
     if constexpr (kGrouped) EndSegment(d, g, c, span);
@@ -148,10 +156,10 @@ void DecodeHalvesKernel(const TileDecode& d) {
         const VI total = AddI(acc[2 * h][v], acc[2 * h + 1][v]);
         span[v] = FmaF(ToF(total), ScaleAt(d, group, v), span[v]);
       }
-      if (d.w_mins != nullptr) {
+      if (d.has_min) {
         const VF s = SetF(static_cast<float>(sum[h]));
         for (int v = 0; v < kVecs; ++v) {
-          span[v] = FmaF(LoadF(d.w_mins + int64_t{16} * group + v * kLanes), s, span[v]);
+          span[v] = FmaF(FactorAt(d, d.mins, group, v), s, span[v]);
         }
       }
       if constexpr (kGrouped) EndSegment(d, g + h, c, span);
