@@ -6,6 +6,7 @@
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/edge_options.h"
+#include "cli/tune_predict.h"
 #include "formats/hf_dir.h"
 #include "io/env.h"
 #include "model/model.h"
@@ -35,8 +36,10 @@ std::string PlanText(const plan::Plan& p) {
                       c.recompute ? ", activations recomputed" : "");
   text += fmt::format("weights: {} of {} in memory, {} read a step", FormatBytes(c.weight_budget),
                       FormatBytes(p.workload.weight_bytes()), FormatBytes(p.loaded_bytes));
-  if (c.kept_in_memory < 1) {
-    text += fmt::format("; {:.0f}% of the kept activations on disk", 100 * (1 - c.kept_in_memory));
+  if (p.stored_bytes > 0) {
+    text +=
+        fmt::format("\nactivations: those of {} layers pass through the disk, {} written a step",
+                    p.workload.spilled_layers(c.layers_in_memory), FormatBytes(p.stored_bytes));
   }
   text += fmt::format(
       "\nstreams: compute {:.3f} s, load {:.3f} s, store {:.3f} s; perfect overlap would take "
@@ -109,7 +112,12 @@ class PlanCommand : public Command {
         ->capture_default_str();
     app.add_flag("--split", split_, "Micro-batches may be made smaller (tune does not)");
     app.add_flag("--no-overlap", no_overlap_, "Nothing is read while something computes");
-    app.add_flag("--spill", search_.spill, "Kept activations may go to the disk (tune does not)");
+    app.add_option(
+           "--spill", spill_,
+           "Activations on disk: never, auto (where nothing fits otherwise, or to save more "
+           "than a tenth of the time), always (wherever it is faster)")
+        ->check(CLI::IsMember({"never", "auto", "always"}))
+        ->capture_default_str();
     app.add_flag("--page-cache", search_.cached_disk, "Weights are read through the page cache");
     app.add_option("--seed", search_.seed, "Of the search")->capture_default_str();
     app.add_option("--svg", svg_, "Write the timeline here");
@@ -155,6 +163,7 @@ class PlanCommand : public Command {
     search_.tokens = tokens_ * micro_batches_;
     search_.max_tokens = tokens_;
     search_.split_batches = split_;
+    search_.spill = ParseUse(spill_);
     search_.overlap = !no_overlap_;
     search_.uncertainty = device.simulated ? 0 : schedule::kMeasuredUncertainty;
     search_.traversal = order_ == "row" ? 1 : order_ == "column" ? -1 : 0;
@@ -183,7 +192,8 @@ class PlanCommand : public Command {
   }
 
  private:
-  std::string model_, shape_, memory_, method_ = "edge", device_, order_ = "any", svg_, output_;
+  std::string model_, shape_, memory_, method_ = "edge", device_, order_ = "any", spill_ = "auto",
+                                       svg_, output_;
   std::string backward_ = "integer";
   int64_t tokens_ = 512, micro_batches_ = 1;
   int64_t exits_ = 1, rank_ = 0, head_rank_ = -1, first_layer_ = -1;  // the last three: not named

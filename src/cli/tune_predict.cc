@@ -42,12 +42,24 @@ model::WorkloadOptions OptionsOf(const PredictRequest& r, const MeanBatch& batch
 // The bytes that the run will hold in place of those that the description assumes.
 Status SetMemory(const PredictRequest& r, const model::Model& model, bool recompute,
                  plan::Workload* w) {
-  EW_ASSIGN(const tune::MemoryEstimate e, r.memory(recompute));
+  EW_ASSIGN(const tune::MemoryEstimate e, r.memory(recompute, -1));
   const int64_t streamed = model.stream() != nullptr ? model.stream()->total_bytes() : 0;
   w->state_bytes = e.trainable + e.gradients + e.optimizer;
   w->scratch_bytes = e.scratch;
-  // What a micro-batch holds beside the layers' activations, from its first stage to its last.
-  w->stages.front().kept_bytes += std::max<int64_t>(0, e.activations - w->kept_bytes());
+  w->micro_bytes = 0;
+  const int64_t pieces = w->kept_bytes(), layers = std::max<int64_t>(w->kept_layers(), 1);
+  w->micro_bytes = std::max<int64_t>(0, e.activations - pieces);
+  if (r.spill != schedule::Use::kNever) {
+    EW_ASSIGN(const tune::MemoryEstimate none, r.memory(recompute, 0));
+    w->micro_bytes = none.activations;
+    w->slot_bytes = none.scratch - e.scratch;
+    const int64_t piece = (e.activations - none.activations) / layers;
+    for (plan::Stage& s : w->stages) {
+      if (s.kept_bytes > 0) s.kept_bytes = piece;
+    }
+    w->filled = std::min(1.0, static_cast<double>(pieces) /
+                                  static_cast<double>(std::max<int64_t>(piece * layers, 1)));
+  }
   // Norms and biases are always there.
   w->runtime_bytes = e.runtime + (streamed > 0 ? model.weight_bytes() - streamed : 0);
   return Status::Ok();
@@ -98,6 +110,8 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
   o.read_processors = r.read_processors;
   o.split_batches = false;
   o.uncertainty = schedule::kMeasuredUncertainty;
+  o.spill = model.stream() != nullptr ? r.spill : schedule::Use::kNever;
+  o.spill_read_gbps = r.spill_read_gbps;
   o.traversal = r.may_group ? 0 : r.traversal;
   o.recompute = r.may_recompute ? schedule::Recompute::kSearch
                 : r.recompute   ? schedule::Recompute::kAlways
@@ -108,6 +122,12 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
 }
 
 }  // namespace
+
+schedule::Use ParseUse(std::string_view name) {
+  return name == "never"    ? schedule::Use::kNever
+         : name == "always" ? schedule::Use::kAlways
+                            : schedule::Use::kAuto;
+}
 
 Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source) {
   const int64_t batches = source.batches_per_epoch(), sampled = std::min(batches, kSampledBatches);
@@ -144,6 +164,7 @@ Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
     EW_ASSIGN(const double gbps, model.stream()->MeasureRead(kReadSample));
     if (gbps > 0) device.levels.back().read_gbps = gbps;
   }
+  if (r.spill_write_gbps > 0) device.levels.back().write_gbps = r.spill_write_gbps;
   // Recomputation adds no operation that is not in the forward pass.
   for (const StepKind& kind : r.kinds) {
     model::WorkloadOptions o = OptionsOf(r, batch);

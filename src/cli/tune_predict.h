@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string_view>
 #include <vector>
 
 #include "cli/tune_data.h"
@@ -31,6 +32,9 @@ struct StepKind {
   double steps = 0;
 };
 
+// "never", "auto", "always" of an option that has been checked.
+schedule::Use ParseUse(std::string_view name);
+
 struct PredictRequest {
   const TuneData& data;
   model::WorkloadMethod method = model::WorkloadMethod::kLora;
@@ -49,8 +53,11 @@ struct PredictRequest {
   int64_t cached_layers = 0;   // kEdge: below the highest window; computed once for every document
   int64_t memory_limit = 0;    // 0: none
   double read_processors = 0;  // that reading weights keeps busy
-  // What a step takes beside the weights, recomputed or not.
-  std::function<Result<tune::MemoryEstimate>(bool recompute)> memory = {};
+  // What a step takes beside the weights, recomputed or not, with so many of the layers'
+  // activations in memory (-1: all).
+  std::function<Result<tune::MemoryEstimate>(bool recompute, int64_t layers_in_memory)> memory = {};
+  schedule::Use spill = schedule::Use::kNever;
+  double spill_write_gbps = 0, spill_read_gbps = 0;
   bool may_recompute = false;  // the search may choose it
   bool may_group = false;      // and groups of micro-batches that share what is read
   int traversal = 1;           // without may_group: 1 row by row, -1 column by column

@@ -27,13 +27,6 @@ int64_t ActivationSpill::SlotBytes(int64_t piece_bytes) {
   return std::max(kSmallestBuffer, kSlots * Whole(piece_bytes));
 }
 
-int64_t ActivationSpill::Written(int64_t layers, int64_t group) {
-  // Of the last pieces filled, those that are among the first used.
-  const int64_t last = std::min(group, kSlots), first = std::max<int64_t>(0, group - kSlots);
-  const int64_t shared = group == 1 ? kSlots : std::max<int64_t>(0, last - first);
-  return std::max<int64_t>(0, layers * group - shared);
-}
-
 ActivationSpill::ActivationSpill(Env& env, std::string directory)
     : env_(env), directory_(std::move(directory)) {
   std::fill_n(in_slot_, kSlots, -1);

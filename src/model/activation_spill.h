@@ -15,6 +15,7 @@
 
 #include "base/status.h"
 #include "io/env.h"
+#include "plan/workload.h"
 
 namespace edgewise::model {
 
@@ -27,12 +28,9 @@ struct SpillStats {
 class ActivationSpill {
  public:
   // One is computed while another is on its way.
-  static constexpr int64_t kSlots = 2;
+  static constexpr int64_t kSlots = plan::kSpillSlots;
   // Of all slots together, for pieces of up to `piece_bytes`.
   static int64_t SlotBytes(int64_t piece_bytes);
-  // Pieces of a pass that are written when none is larger than another: `layers` of `group`
-  // micro-batches each.
-  static int64_t Written(int64_t layers, int64_t group);
 
   // `directory` exists; the file there has no name. `env` has to outlive this.
   ActivationSpill(Env& env, std::string directory);

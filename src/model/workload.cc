@@ -364,8 +364,13 @@ class Describer {
     needs.rows = o_.tokens;
     needs.backward = true;
     Carver scratch;
-    scratch.Floats(2 * o_.tokens * c_.hidden);
     CarveScratch(scratch, c_, needs);
+    // The state on its way up and the gradient on its way down.
+    Carver micro;
+    micro.Floats(o_.tokens * c_.hidden);
+    micro.Floats(o_.tokens * c_.hidden);
+    w->micro_bytes = micro.used();
+    w->slot_bytes = ActivationSpill::SlotBytes(Kept(end - 1));
     Carver shared;
     if (o_.recompute || train_from > begin) CarveSharedActivations(shared, c_, needs);
     w->scratch_bytes =

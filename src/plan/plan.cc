@@ -19,10 +19,26 @@ int64_t Workload::largest_unit() const {
   return bytes;
 }
 
-int64_t Workload::kept_bytes() const {
-  int64_t bytes = 0;
-  for (const Stage& s : stages) bytes += s.kept_bytes;
+int64_t Workload::kept_layers() const {
+  return std::count_if(stages.begin(), stages.end(),
+                       [](const Stage& s) { return s.kept_bytes > 0; });
+}
+
+int64_t Workload::spilled_layers(int64_t layers_in_memory) const {
+  return layers_in_memory < 0 ? 0 : std::max<int64_t>(0, kept_layers() - layers_in_memory);
+}
+
+int64_t Workload::kept_bytes(int64_t layers_in_memory) const {
+  int64_t bytes = micro_bytes, spilled = spilled_layers(layers_in_memory);
+  for (const Stage& s : stages) {
+    if (s.kept_bytes > 0 && spilled-- <= 0) bytes += s.kept_bytes;
+  }
   return bytes;
+}
+
+bool StaysInSlot(int64_t layer, int64_t layers, int64_t row, int64_t group) {
+  const int64_t piece = layer * group + row, use = (layers - 1 - layer) * group + row;
+  return piece >= layers * group - kSpillSlots && use < kSpillSlots;
 }
 
 double Streams::slowest() const { return std::max({compute, load, store}); }
@@ -35,7 +51,9 @@ ordered_json ToJson(const Workload& w) {
                     {"recompute", w.recompute},
                     {"state_bytes", w.state_bytes},
                     {"scratch_bytes", w.scratch_bytes},
-                    {"runtime_bytes", w.runtime_bytes}};
+                    {"runtime_bytes", w.runtime_bytes},
+                    {"micro_bytes", w.micro_bytes},
+                    {"slot_bytes", w.slot_bytes}};
   j["units"] = ordered_json::array();
   for (const WeightUnit& u : w.units) j["units"].push_back({{"name", u.name}, {"bytes", u.bytes}});
   j["stages"] = ordered_json::array();
@@ -76,7 +94,8 @@ ordered_json ToJson(const Plan& p) {
                  {"recompute", p.choice.recompute},
                  {"overlap", p.choice.overlap},
                  {"weight_budget_bytes", p.choice.weight_budget},
-                 {"kept_in_memory", p.choice.kept_in_memory}};
+                 {"layers_in_memory", p.choice.layers_in_memory},
+                 {"spilled_layers", p.workload.spilled_layers(p.choice.layers_in_memory)}};
   j["streams"] = {{"compute_seconds", p.streams.compute},
                   {"load_seconds", p.streams.load},
                   {"store_seconds", p.streams.store},
@@ -96,6 +115,8 @@ ordered_json ToJson(const Plan& p) {
     ordered_json visit = {{"stage", v.stage}, {"micro", v.micro}};
     if (!v.evict.empty()) visit["evict"] = v.evict;
     if (!v.load.empty()) visit["load"] = v.load;
+    if (v.store) visit["store"] = true;
+    if (v.fetch) visit["fetch"] = true;
     j["visits"].push_back(std::move(visit));
   }
   j["timeline"] = ordered_json::array();

@@ -18,6 +18,8 @@ struct Visit {
   // Before it: units that go, then units that are read (they may be read while earlier squares
   // compute; that they are there when this one starts is what counts).
   std::vector<int32_t> evict, load;
+  // Its layer's piece is written to the disk after it, or read from there before it.
+  bool store = false, fetch = false;
 };
 
 // What the search chooses.
@@ -30,9 +32,9 @@ struct Choice {
   bool recompute = false;
   bool overlap = true;        // weights are read while others compute
   int64_t weight_budget = 0;  // bytes of weights in memory at a time
-  // Share of what a forward pass keeps that stays in memory; the rest is written to the disk and
-  // read back for the backward pass.
-  double kept_in_memory = 1;
+  // Topmost layers whose pieces stay in memory; those of the others are written to the disk and
+  // read back for the backward pass. -1: all of them.
+  int64_t layers_in_memory = -1;
 };
 
 // Seconds of a step by stream. The slowest of them is what a perfect overlap would take (Eq. 3).

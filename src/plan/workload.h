@@ -39,13 +39,21 @@ struct Stage {
   bool recomputes = false;  // holds the forward work of its layer again
   bool joined = false;  // the next stage of the same micro-batch follows at once (head's blocks)
   std::vector<Op> ops;
-  int64_t kept_bytes = 0;  // a forward stage leaves this for its backward stage
+  // A forward stage of a layer leaves this for its backward stage: a piece.
+  int64_t kept_bytes = 0;
 };
 
 struct WeightUnit {
   std::string name;
   int64_t bytes = 0;
 };
+
+// Pieces on their way to the disk or back lie in so many slots.
+inline constexpr int64_t kSpillSlots = 2;
+// Whether the piece of the `layer`-th spilled layer (of `layers`) and the `row`-th micro-batch (of
+// `group` that pass through a layer together) waits in its slot until it is used: among the last
+// that are filled and the first that are used.
+bool StaysInSlot(int64_t layer, int64_t layers, int64_t row, int64_t group);
 
 struct Workload {
   std::string model, method;
@@ -55,6 +63,9 @@ struct Workload {
   std::vector<WeightUnit> units;
   // Of one micro-batch, in the order in which it depends: each stage needs the one before it.
   std::vector<Stage> stages;
+  int64_t micro_bytes = 0;  // held by a micro-batch beside its pieces, from first to last stage
+  int64_t slot_bytes = 0;   // of all slots, where there are any
+  double filled = 1;        // share of a piece that the mean micro-batch fills, and that is written
   // Held through the run: adapter, gradients, optimiser state.
   int64_t state_bytes = 0;
   int64_t scratch_bytes = 0;    // working buffers
@@ -63,7 +74,12 @@ struct Workload {
 
   int64_t weight_bytes() const;
   int64_t largest_unit() const;
-  int64_t kept_bytes() const;  // of one micro-batch, from forward to backward
+  int64_t kept_layers() const;  // that leave pieces
+  // Of one micro-batch, from forward to backward, with so many of the topmost pieces in memory (-1:
+  // all of them).
+  int64_t kept_bytes(int64_t layers_in_memory = -1) const;
+  // Lowest layers whose pieces go to the disk then.
+  int64_t spilled_layers(int64_t layers_in_memory) const;
   int64_t fixed_bytes() const { return state_bytes + scratch_bytes + runtime_bytes; }
 };
 

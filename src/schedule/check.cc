@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <set>
+#include <utility>
 #include <vector>
 
 namespace edgewise::schedule {
@@ -13,6 +14,14 @@ Status CheckPlan(const plan::Plan& p) {
   const auto units = static_cast<int32_t>(w.units.size());
   std::vector<int64_t> done(static_cast<size_t>(p.choice.micro_batches), 0);
   std::vector<int64_t> kept(done.size(), 0);  // bytes that a micro-batch holds
+  // Of layers whose pieces go to the disk: those (layer, micro-batch) in a slot and on the disk.
+  const int64_t spilled = w.spilled_layers(p.choice.layers_in_memory);
+  std::set<int32_t> away;
+  for (const plan::Stage& s : w.stages) {
+    if (s.kept_bytes > 0 && static_cast<int64_t>(away.size()) < spilled) away.insert(s.layer);
+  }
+  std::set<std::pair<int32_t, int32_t>> in_slot, on_disk;
+  const int64_t slots = spilled > 0 ? w.slot_bytes : 0;
   std::set<int32_t> resident;
   int64_t weights = 0;
   const auto load = [&](int32_t u) {
@@ -52,23 +61,43 @@ Status CheckPlan(const plan::Plan& p) {
     }
     ++next;
     int64_t& own = kept[static_cast<size_t>(v.micro)];
-    const auto share =
-        static_cast<int64_t>(static_cast<double>(stage.kept_bytes) * p.choice.kept_in_memory);
-    own += share;
-    activations += share;
+    if (v.stage == 0) own += w.micro_bytes, activations += w.micro_bytes;
+    if (away.count(stage.layer) == 0) {
+      own += stage.kept_bytes;
+      activations += stage.kept_bytes;
+      if (v.store || v.fetch) {
+        return Internal(fmt::format("{} has nothing on the disk", stage.name));
+      }
+    } else if (stage.kept_bytes > 0 || stage.backward) {
+      const std::pair piece(stage.layer, v.micro);
+      if (v.fetch && on_disk.erase(piece) == 0) {
+        return Internal(
+            fmt::format("{} of micro-batch {} reads what was not written", stage.name, v.micro));
+      }
+      if (!stage.backward || v.fetch) in_slot.insert(piece);
+      if (static_cast<int64_t>(in_slot.size()) > plan::kSpillSlots) {
+        return Internal(fmt::format("{} of micro-batch {} finds no slot", stage.name, v.micro));
+      }
+      if (stage.backward && in_slot.erase(piece) == 0) {
+        return Internal(fmt::format("{} of micro-batch {} runs without what its layer kept",
+                                    stage.name, v.micro));
+      }
+      if (v.store && in_slot.erase(piece) > 0) on_disk.insert(piece);
+    }
     // A micro-batch that is through holds nothing.
     if (next == stages) {
       activations -= own;
       own = 0;
     }
-    if (p.memory_limit > 0 && w.fixed_bytes() + activations + weights > p.memory_limit) {
+    if (p.memory_limit > 0 && w.fixed_bytes() + slots + activations + weights > p.memory_limit) {
       return Internal(fmt::format("{} of micro-batch {} takes {} bytes, the limit is {}",
-                                  stage.name, v.micro, w.fixed_bytes() + activations + weights,
-                                  p.memory_limit));
+                                  stage.name, v.micro,
+                                  w.fixed_bytes() + slots + activations + weights, p.memory_limit));
     }
-    if (w.fixed_bytes() + activations + weights > p.predicted_peak_bytes) {
+    if (w.fixed_bytes() + slots + activations + weights > p.predicted_peak_bytes) {
       return Internal(fmt::format("the peak of the plan is {} bytes, it states {}",
-                                  w.fixed_bytes() + activations + weights, p.predicted_peak_bytes));
+                                  w.fixed_bytes() + slots + activations + weights,
+                                  p.predicted_peak_bytes));
     }
   }
   for (size_t m = 0; m < done.size(); ++m) {

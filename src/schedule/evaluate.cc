@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 
 #include "base/units.h"
 #include "schedule/cost.h"
@@ -47,8 +48,20 @@ class Timeline {
     const plan::MemoryLevel& disk = d.disk();
     read_ = cached && disk.cached_read_gbps > 0 ? disk.cached_read_gbps : disk.read_gbps;
     optimizer_gbps_ = d.memory().read_gbps;
+    spill_read_ = o.spill_read_gbps > 0 ? o.spill_read_gbps : read_;
     write_ = disk.write_gbps > 0 ? disk.write_gbps : disk.read_gbps;
-    for (const plan::Stage& s : w.stages) costs_.push_back(CostOf(d, s));
+    spilled_ = w.spilled_layers(c.layers_in_memory);
+    std::map<int32_t, int64_t> away;  // layers whose pieces go to the disk, by order
+    for (const plan::Stage& s : w.stages) {
+      costs_.push_back(CostOf(d, s));
+      if (s.kept_bytes <= 0 || std::ssize(away) >= spilled_) continue;
+      away.emplace(s.layer, std::ssize(away));
+      piece_bytes_.push_back(w.filled * static_cast<double>(s.kept_bytes));
+    }
+    for (const plan::Stage& s : w.stages) {
+      const auto found = s.kept_bytes > 0 || s.backward ? away.find(s.layer) : away.end();
+      piece_.push_back(found != away.end() ? found->second : -1);
+    }
     last_end_.assign(w.units.size(), 0);
     resident_.assign(w.units.size(), false);
   }
@@ -64,7 +77,7 @@ class Timeline {
     }
     Step(plan->visits, nullptr);
     const double begin = now_;
-    for (Visit& v : plan->visits) v.evict.clear(), v.load.clear();
+    for (Visit& v : plan->visits) v = {v.stage, v.micro, {}, {}};
     for (size_t u = 0; u < resident_.size(); ++u) {
       if (resident_[u]) plan->resident.push_back(static_cast<int32_t>(u));
     }
@@ -97,26 +110,24 @@ class Timeline {
       if (stage.unit >= 0 && !resident_[static_cast<size_t>(stage.unit)]) {
         ready = LoadUnit(i, &v, plan);
       }
-      // What the forward pass wrote to the disk comes back.
-      const double spilled = (1 - c_.kept_in_memory) * Kept(stage);
-      if (stage.backward && spilled > 0) {
-        const double start = std::max(load_free_, c_.overlap ? 0.0 : now_);
-        load_free_ = start + spilled * 1e-9 / read_;
-        streams_.load += spilled * 1e-9 / read_;
-        loaded_ += static_cast<int64_t>(spilled);
-        ready = std::max(ready, load_free_);
-        AddSpan(plan, 'l', start, load_free_, stage.name + " activations");
-      }
+      int slot = -1;
+      if (piece_[static_cast<size_t>(v.stage)] >= 0) ready = std::max(ready, Slot(&v, &slot, plan));
       const double start = std::max(now_, ready);
       const double seconds = costs_[static_cast<size_t>(v.stage)].seconds;
       now_ = start + seconds;
       streams_.compute += seconds;
       AddSpan(plan, 'c', start, now_, stage.name);
       if (stage.unit >= 0) last_end_[static_cast<size_t>(stage.unit)] = now_;
-      if (!stage.backward && stage.kept_bytes > 0 && c_.kept_in_memory < 1) {
-        const double bytes = (1 - c_.kept_in_memory) * static_cast<double>(stage.kept_bytes);
+      if (slot >= 0) {
+        // What stays blocks its slot until it is used.
+        const bool stays = !stage.backward && !v.store;
+        slot_free_[slot] = stays ? std::numeric_limits<double>::infinity() : now_;
+      }
+      if (v.store) {
+        const double bytes =
+            piece_bytes_[static_cast<size_t>(piece_[static_cast<size_t>(v.stage)])];
         const double from = std::max(store_free_, now_);
-        store_free_ = from + bytes * 1e-9 / write_;
+        store_free_ = slot_free_[slot] = from + bytes * 1e-9 / write_;
         if (!c_.overlap) now_ = store_free_;
         streams_.store += bytes * 1e-9 / write_;
         stored_ += static_cast<int64_t>(bytes);
@@ -130,11 +141,34 @@ class Timeline {
     streams_.compute += seconds;
   }
 
-  double Kept(const plan::Stage& stage) const {
-    for (const plan::Stage& s : w_.stages) {
-      if (!s.backward && s.layer == stage.layer) return static_cast<double>(s.kept_bytes);
+  // When the slot of a piece is there for a forward visit, or the piece for a backward one.
+  double Slot(Visit* v, int* slot, Plan* plan) {
+    const int64_t piece = piece_[static_cast<size_t>(v->stage)];
+    const int64_t first = v->micro / c_.group * c_.group;
+    const int64_t group = std::min(c_.group, c_.micro_batches - first), row = v->micro - first;
+    const plan::Stage& stage = w_.stages[static_cast<size_t>(v->stage)];
+    const bool stays = plan::StaysInSlot(piece, spilled_, row, group);
+    int& stay = stay_slot_[static_cast<size_t>(stays ? (spilled_ - 1 - piece) * group + row : 0)];
+    if (stays && stage.backward) {
+      *slot = stay;
+      return 0;
     }
-    return 0;
+    const auto free = std::min_element(slot_free_, slot_free_ + plan::kSpillSlots);
+    *slot = static_cast<int>(free - slot_free_);
+    const double from = *free;
+    if (!stage.backward) {
+      if (stays) stay = *slot;
+      v->store = !stays;
+      return from;
+    }
+    v->fetch = true;
+    const double seconds = piece_bytes_[static_cast<size_t>(piece)] * 1e-9 / spill_read_;
+    const double start = std::max({load_free_, store_free_, from, c_.overlap ? 0.0 : now_});
+    load_free_ = start + seconds;
+    streams_.load += seconds;
+    loaded_ += static_cast<int64_t>(piece_bytes_[static_cast<size_t>(piece)]);
+    AddSpan(plan, 'l', start, load_free_, stage.name + " activations");
+    return load_free_;
   }
 
   double LoadUnit(size_t i, Visit* v, Plan* plan) {
@@ -178,7 +212,12 @@ class Timeline {
   double optimizer_gbps_ = 1;
   const Workload& w_;
   const Choice& c_;
-  double read_ = 1, write_ = 1;
+  double read_ = 1, write_ = 1, spill_read_ = 1;
+  int64_t spilled_ = 0;              // layers
+  std::vector<int64_t> piece_;       // of each stage: the spilled layer that it fills or uses; -1
+  std::vector<double> piece_bytes_;  // of each spilled layer
+  double slot_free_[plan::kSpillSlots] = {};  // when
+  int stay_slot_[plan::kSpillSlots] = {};     // of the pieces that are used first
   double read_slower_ = 1, compute_loses_ = 0;
   std::vector<OpCost> costs_;
   size_t visits_ = 0;                      // of a step
@@ -192,6 +231,11 @@ class Timeline {
 
 }  // namespace
 
+int64_t HeldBeside(const Workload& w, const Choice& c) {
+  return w.fixed_bytes() + c.group * w.kept_bytes(c.layers_in_memory) +
+         (w.spilled_layers(c.layers_in_memory) > 0 ? w.slot_bytes : 0);
+}
+
 Result<Plan> Evaluate(const plan::Device& device, const Workload& w, const Choice& choice,
                       const SearchOptions& options) {
   Plan p;
@@ -201,9 +245,7 @@ Result<Plan> Evaluate(const plan::Device& device, const Workload& w, const Choic
   p.workload = w;
   p.choice = choice;
   // Rows that are under way together keep their activations together.
-  const auto kept = static_cast<int64_t>(static_cast<double>(w.kept_bytes() * choice.group) *
-                                         choice.kept_in_memory);
-  const int64_t rest = w.fixed_bytes() + kept;
+  const int64_t rest = HeldBeside(w, choice);
   const int64_t limit = options.memory_limit > 0 ? options.memory_limit : device.memory().bytes;
   int64_t budget = w.weight_bytes();
   if (limit > 0) budget = std::min(budget, limit - rest);

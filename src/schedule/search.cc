@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <optional>
 
@@ -18,7 +19,17 @@ using plan::Plan;
 using plan::Workload;
 
 constexpr int kAnnealingSteps = 200;
-constexpr double kSpills[] = {1, 0.5, 0};
+constexpr int64_t kSpills = 8;  // shares of the layers that are tried
+
+// Layers that keep what they keep in memory, in even steps and all of them (-1).
+std::vector<int64_t> InMemory(int64_t layers, Use spill) {
+  std::vector<int64_t> out = {-1};
+  if (spill == Use::kNever) return out;
+  const int64_t step = (layers + kSpills - 1) / kSpills;
+  for (int64_t n = layers - 1; n > 0; n -= step) out.push_back(n);
+  if (layers > 0) out.push_back(0);
+  return out;
+}
 
 // Group sizes worth trying: all of them where they are few, else powers of two and all.
 std::vector<int64_t> Groups(int64_t micro_batches, int traversal) {
@@ -40,9 +51,7 @@ class Searcher {
     EW_ASSIGN(const Workload* w, Describe(choice));
     ++candidates_;
     Result<Plan> plan = Evaluate(device_, *w, choice, o_);
-    const int64_t least = w->fixed_bytes() + w->largest_unit() +
-                          static_cast<int64_t>(static_cast<double>(w->kept_bytes() * choice.group) *
-                                               choice.kept_in_memory);
+    const int64_t least = HeldBeside(*w, choice) + w->largest_unit();
     if (smallest_ == 0 || least < smallest_) {
       smallest_ = least;
       smallest_choice_ = choice;
@@ -51,45 +60,66 @@ class Searcher {
       if (plan.status().code() != StatusCode::kOutOfMemory) return plan.status();
       return Status::Ok();
     }
+    const int64_t cost = o_.spill == Use::kAuto ? plan->stored_bytes : 0;
     if (o_.uncertainty > 0) {
-      sound_.push_back({plan->choice, plan->predicted_seconds,
+      sound_.push_back({plan->choice, cost, plan->predicted_seconds,
                         plan->loaded_bytes + plan->stored_bytes, plan->predicted_peak_bytes});
     }
     // Of two equally fast plans the smaller one.
-    const bool better = !best_ || plan->predicted_seconds < best_->predicted_seconds * (1 - 1e-9) ||
-                        (plan->predicted_seconds < best_->predicted_seconds * (1 + 1e-9) &&
-                         plan->predicted_peak_bytes < best_->predicted_peak_bytes);
-    if (better) best_ = std::move(*plan);
+    std::optional<Plan>& best = best_[cost];
+    const bool better = !best || plan->predicted_seconds < best->predicted_seconds * (1 - 1e-9) ||
+                        (plan->predicted_seconds < best->predicted_seconds * (1 + 1e-9) &&
+                         plan->predicted_peak_bytes < best->predicted_peak_bytes);
+    if (better) best = std::move(*plan);
     return Status::Ok();
   }
 
-  // Of the plans that are as fast as the fastest, as far as predictions tell, the one that moves
+  // Of the plans that are not clearly slower than the fastest the one that costs least beside time.
+  Plan* Best() {
+    double fastest = std::numeric_limits<double>::infinity();
+    for (const auto& [cost, plan] : best_) fastest = std::min(fastest, plan->predicted_seconds);
+    for (auto& [cost, plan] : best_) {
+      if (plan->predicted_seconds * (1 - kClearly) <= fastest) return &*plan;
+    }
+    return nullptr;
+  }
+
+  // Of the plans that cost no more and are as fast, as far as predictions tell, the one that moves
   // least: reads and writes vary more than arithmetic does.
   Status Settle() {
-    if (!best_ || sound_.empty()) return Status::Ok();
-    const double close = best_->predicted_seconds * (1 + o_.uncertainty);
+    Plan* best = Best();
+    if (best == nullptr || sound_.empty()) return Status::Ok();
+    const double close = best->predicted_seconds * (1 + o_.uncertainty);
+    const int64_t cost = o_.spill == Use::kAuto ? best->stored_bytes : 0;
     const Sound* least = nullptr;
     for (const Sound& s : sound_) {
-      if (s.seconds > close) continue;
+      if (s.cost > cost || s.seconds > close) continue;
       if (least == nullptr || std::tuple(s.moved, s.seconds, s.peak) <
                                   std::tuple(least->moved, least->seconds, least->peak)) {
         least = &s;
       }
     }
     EW_ASSIGN(const Workload* w, Describe(least->choice));
-    const uint64_t seed = best_->seed;
-    EW_ASSIGN(best_, Evaluate(device_, *w, least->choice, o_));
-    best_->seed = seed;
+    EW_ASSIGN(Plan plan, Evaluate(device_, *w, least->choice, o_));
+    plan.seed = best->seed;
+    best_.clear();
+    best_[least->cost] = std::move(plan);
     return Status::Ok();
+  }
+
+  Result<int64_t> Layers(const Choice& choice) {
+    EW_ASSIGN(const Workload* w, Describe(choice));
+    return w->kept_layers();
   }
 
   // Group sizes between the powers of two, from the best one on.
   Status Anneal() {
-    if (!best_ || best_->choice.micro_batches <= kMaxGroups || o_.traversal != 0)
+    const Plan* best = Best();
+    if (best == nullptr || best->choice.micro_batches <= kMaxGroups || o_.traversal != 0)
       return Status::Ok();
     Rng rng(o_.seed, RngStream::kPolicy);
-    Choice current = best_->choice;
-    double now = best_->predicted_seconds;
+    Choice current = best->choice;
+    double now = best->predicted_seconds;
     for (int i = 0; i < kAnnealingSteps; ++i) {
       Choice next = current;
       const double reach = std::max(1.0, static_cast<double>(current.group) *
@@ -107,20 +137,21 @@ class Searcher {
         now = plan->predicted_seconds;
       }
     }
-    best_->seed = o_.seed;
+    Best()->seed = o_.seed;
     return Status::Ok();
   }
 
   Result<Plan> Finish() {
-    if (best_) {
-      best_->candidates = candidates_;
-      return std::move(*best_);
+    if (Plan* best = Best()) {
+      best->candidates = candidates_;
+      return std::move(*best);
     }
     return OutOfMemory(fmt::format(
         "no plan fits {}. The smallest limit that works is --memory {}MiB (micro-batches of {} "
-        "tokens{}); a lower --rank, fewer --bits, more --exits or --method edge make it smaller",
+        "tokens{}{}); a lower --rank, fewer --bits, more --exits or --method edge make it smaller",
         FormatBytes(o_.memory_limit), (smallest_ >> 20) + 1, smallest_choice_.tokens,
-        smallest_choice_.recompute ? ", activations recomputed" : ""));
+        smallest_choice_.recompute ? ", activations recomputed" : "",
+        smallest_choice_.layers_in_memory >= 0 ? ", inputs of layers on disk" : ""));
   }
 
  private:
@@ -135,6 +166,7 @@ class Searcher {
 
   struct Sound {
     Choice choice;
+    int64_t cost = 0;  // beside time
     double seconds = 0;
     int64_t moved = 0, peak = 0;  // bytes
   };
@@ -143,7 +175,8 @@ class Searcher {
   const DescribeFn& describe_;
   const SearchOptions& o_;
   std::map<std::tuple<int64_t, int64_t, bool>, Workload> workloads_;
-  std::optional<Plan> best_;
+  // The fastest by what they cost beside time.
+  std::map<int64_t, std::optional<Plan>> best_;
   std::vector<Sound> sound_;  // that fit; with uncertainty only
   int64_t candidates_ = 0, smallest_ = 0;
   Choice smallest_choice_;
@@ -162,14 +195,14 @@ Result<Plan> Search(const plan::Device& device, const DescribeFn& describe,
         if (recompute ? o.recompute == Recompute::kNever : o.recompute == Recompute::kAlways) {
           continue;
         }
-        for (const double kept : kSpills) {
-          if (kept < 1 && !o.spill) continue;
-          Choice c;
-          c.tokens = tokens;
-          c.micro_batches = micro_batches;
+        Choice c;
+        c.tokens = tokens;
+        c.micro_batches = micro_batches;
+        c.recompute = recompute;
+        EW_ASSIGN(const int64_t layers, searcher.Layers(c));
+        for (const int64_t in_memory : InMemory(layers, o.spill)) {
           c.group = group;
-          c.recompute = recompute;
-          c.kept_in_memory = kept;
+          c.layers_in_memory = in_memory;
           c.overlap = o.overlap;
           EW_RETURN_IF_ERROR(searcher.Try(c));
         }

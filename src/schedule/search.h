@@ -17,15 +17,24 @@ using DescribeFn =
 
 enum class Recompute { kSearch, kNever, kAlways };
 
+// Of what costs more than time: wear of a disk, another order of summation.
+enum class Use {
+  kNever,
+  kAuto,   // where nothing fits without it, or to save more than kClearly of the time
+  kAlways  // as anything else
+};
+inline constexpr double kClearly = 0.1;
+
 struct SearchOptions {
   int64_t memory_limit = 0;   // bytes; 0: the device's memory
   int64_t tokens = 512;       // of a step, in micro-batches of at most max_tokens
   int64_t max_tokens = 512;   // of a micro-batch as the data gives it
   bool split_batches = true;  // smaller micro-batches may be tried
   Recompute recompute = Recompute::kSearch;
-  bool spill = false;        // kept activations may go to the disk
-  bool overlap = true;       // reads and writes pass while others compute
-  bool cached_disk = false;  // reads come from the page cache
+  Use spill = Use::kNever;     // kept activations may go to the disk
+  double spill_read_gbps = 0;  // at which they come back; 0: at the disk's rate for weights
+  bool overlap = true;         // reads and writes pass while others compute
+  bool cached_disk = false;    // reads come from the page cache
   // Processors that a read keeps busy: it is slower and slows the computation, which has them all.
   double read_processors = 0;
   // Predictions that differ by this share are taken for the same: of such plans the one that moves
@@ -35,6 +44,9 @@ struct SearchOptions {
   int traversal = 0;
   uint64_t seed = 1;  // of the annealing over what the grid is too large for
 };
+
+// Bytes that a plan holds beside weights at its peak.
+int64_t HeldBeside(const plan::Workload& workload, const plan::Choice& choice);
 
 // One choice, computed: the plan with its timeline. Error: kOutOfMemory, it does not fit.
 Result<plan::Plan> Evaluate(const plan::Device& device, const plan::Workload& workload,

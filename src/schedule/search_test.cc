@@ -153,6 +153,71 @@ TEST(Search, KeepsWeightsThatFit) {
   EXPECT_NE(TimelineSvg(*plan).find("</svg>"), std::string::npos);
 }
 
+// Pieces on disk make plans that would not fit otherwise, and only where they are needed or clearly
+// faster when the disk is to be spared.
+TEST(Search, SpillsWhereItIsNeededOrClearlyFaster) {
+  const DescribeFn describe = [](int64_t tokens, int64_t micro_batches,
+                                 bool recompute) -> Result<Workload> {
+    EW_ASSIGN(Workload w, Describe(8, tokens, micro_batches, recompute));
+    w.micro_bytes = tokens * 50;
+    w.slot_bytes = plan::kSpillSlots * w.stages[0].kept_bytes;
+    return w;
+  };
+  for (const int64_t micro : {1, 4}) {
+    SearchOptions o;
+    o.tokens = 512 * micro;
+    o.max_tokens = 512;
+    o.split_batches = false;
+    const auto search = [&](Use spill, double disk) {
+      o.spill = spill;
+      return Search(MakeDevice(100, disk), describe, o);
+    };
+    // One layer, a state of 1 MB and what a micro-batch holds: 8 recomputed layers keep 0.4 MB.
+    o.memory_limit = 2'000'000 + 8 * 51'200 + 512 * 50 - 1;
+    EXPECT_FALSE(search(Use::kNever, 1).ok());
+    for (const Use spill : {Use::kAuto, Use::kAlways}) {
+      const Result<Plan> plan = search(spill, 1);
+      ASSERT_TRUE(plan.ok()) << plan.status().message();
+      EXPECT_GT(plan->stored_bytes, 0);
+      EXPECT_LE(plan->predicted_peak_bytes, o.memory_limit);
+      EXPECT_GE(plan->predicted_seconds, plan->streams.slowest() * (1 - 1e-9));
+      const Status sound = CheckPlan(*plan);
+      EXPECT_TRUE(sound.ok()) << sound.message();
+      for (const auto change :
+           {+[](plan::Visit& v) { v.store = false; }, +[](plan::Visit& v) { v.fetch = false; },
+            +[](plan::Visit& v) { v.store = v.fetch = true; }}) {
+        Plan broken = *plan;
+        for (plan::Visit& v : broken.visits) change(v);
+        EXPECT_FALSE(CheckPlan(broken).ok());
+      }
+    }
+    // Nothing smaller works, and it says so.
+    o.memory_limit = 1'500'000;
+    const Result<Plan> refused = search(Use::kAuto, 1);
+    ASSERT_FALSE(refused.ok());
+    const std::string& text = refused.status().message();
+    const int64_t works = std::stoll(text.substr(text.find("--memory ") + 9)) << 20;
+    EXPECT_EQ(works, int64_t{3} << 20);  // 2.1 MB, in mebibytes
+    o.memory_limit = works;
+    EXPECT_TRUE(search(Use::kAuto, 1).ok());
+    // Where all fits nothing is written, even where it costs nothing.
+    o.memory_limit = 50'000'000;
+    EXPECT_EQ(search(Use::kAuto, 1000)->stored_bytes, 0);
+    // Recomputing takes half as long again as a fast disk does.
+    o.memory_limit = 2'000'000 + 8 * 51'200 + 3 * 512'000;
+    const Result<Plan> never = search(Use::kNever, 1000), fast = search(Use::kAuto, 1000);
+    ASSERT_TRUE(never.ok() && fast.ok());
+    EXPECT_EQ(never->choice.recompute, true);
+    EXPECT_GT(fast->stored_bytes, 0);
+    EXPECT_LT(fast->predicted_seconds, (1 - kClearly) * never->predicted_seconds);
+    // Through a slow one it is not worth it (unless weights come from there, too, and want the
+    // room).
+    if (micro == 1) {
+      EXPECT_EQ(search(Use::kAuto, 0.2)->stored_bytes, 0);
+    }
+  }
+}
+
 TEST(CheckPlan, FindsWhatIsBroken) {
   SearchOptions o;
   o.memory_limit = 4'000'000;
