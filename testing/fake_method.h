@@ -45,6 +45,7 @@ class FakeMethod : public Method {
   }
   Result<LossSum> Micro(const TokenBatch& batch, const MicroContext& c) override {
     if (on_micro) on_micro(c);
+    if (fails && fails(c)) return Status(StatusCode::kIo, "the disk failed");
     LossSum sum = Walk(batch, static_cast<float>(c.grad_scale));
     if (bad_loss && bad_loss(c.step)) sum.loss_sum = std::numeric_limits<double>::quiet_NaN();
     if (bad_grad && bad_grad(c.step)) grads_[3] = std::numeric_limits<float>::infinity();
@@ -71,6 +72,7 @@ class FakeMethod : public Method {
 
   std::function<bool(int64_t step)> bad_loss, bad_grad;
   std::function<void(const MicroContext&)> on_micro;
+  std::function<bool(const MicroContext&)> fails;
   bool one_half = false;
   std::string flavour = "plain";
 

@@ -37,6 +37,7 @@ struct Trainer::StepOutcome {
   bool applied = false;
   bool empty = false;        // no token with a label: nothing to learn
   bool interrupted = false;  // the step was given up; nothing has changed
+  Status failure;            // the same, because of this
 };
 
 Trainer::Trainer(ExecContext& ctx, Env& env, Method& method, TrainOptions options,
@@ -114,7 +115,8 @@ Result<Trainer::StepOutcome> Trainer::DoStep(const Window& window) {
     }
     std::vector<LossSum> losses;
     if (!batches.empty()) {
-      EW_RETURN_IF_ERROR(method_.Micros(batches, micros, context, &losses));
+      out.failure = method_.Micros(batches, micros, context, &losses);
+      if (!out.failure.ok()) return out;
     }
     for (const LossSum& loss : losses) {
       if (!finite) break;
@@ -198,6 +200,8 @@ Status Trainer::Loop() {
     const double begin = Now();
     EW_ASSIGN(const StepOutcome outcome, DoStep(window));
     if (outcome.interrupted) continue;
+    // The disk that weights or activations are on, say: what was learned until here is saved.
+    if (!outcome.failure.ok()) return Stop(outcome.failure);
     Account(window, outcome, Now() - begin);
     EW_RETURN_IF_ERROR(AfterStep());
     if (state_.skipped_in_row >= options_.nonfinite_patience) {

@@ -35,6 +35,22 @@ TEST_F(TrainerTest, AnotherRunIsRefusedByName) {
   EXPECT_TRUE(Run().ok());
 }
 
+TEST_F(TrainerTest, WhatWasLearnedBeforeAMethodFailsIsKept) {
+  ASSERT_TRUE(Run().ok());
+  const std::vector<float> want = values_;
+  fs::remove_all(Dir("run"));
+  FakeMethod method;
+  method.fails = [](const MicroContext& c) { return c.step == 7 && c.micro == 1; };
+  const Status status = Run(method);
+  EXPECT_EQ(status.code(), StatusCode::kIo);
+  EXPECT_NE(status.message().find("the disk failed after step 7 of 12"), std::string::npos)
+      << status.message();
+  EXPECT_EQ(Checkpoints(), (std::vector<std::string>{formats::CheckpointName(7)}));
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(result_.resumed_from, 7);
+  EXPECT_EQ(values_, want);
+}
+
 TEST_F(TrainerTest, ResumeNeedsACheckpointWhenRequired) {
   options_.resume = ResumeMode::kRequired;
   EXPECT_EQ(Run().code(), StatusCode::kNotFound);
