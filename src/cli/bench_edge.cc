@@ -84,16 +84,19 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
   const double start = Now();
   EW_ASSIGN(auto method, tune::EdgeMethod::Create(*exec, model, options, documents, o.tokens,
                                                   &inv.stop(), nullptr));
-  const model::PassMemory need = method->MemoryNeeded();
   tune::MemoryRequest request;
   request.method.lora = options.lora;
   request.max_tokens = o.tokens;
   request.runtime_bytes = o.program_bytes;
-  request.pass = &need;
+  request.pass = [&](const tune::ModelMethodOptions& m) {
+    method->SetRecompute(m.recompute);
+    return method->MemoryNeeded();
+  };
   for (const model::Parameter& p : method->params()) request.trained += p.count;
   if (model.stream() != nullptr) {
     EW_ASSIGN(const tune::MemoryFit fit, tune::FitStreamed(*exec, model, request, o.memory_limit));
     EW_RETURN_IF_ERROR(model.stream()->SetBudget(fit.weight_budget));
+    method->SetRecompute(fit.recompute);
     out.details["memory_limit"] = o.memory_limit;
     out.details["weight_budget"] = fit.weight_budget;
   }

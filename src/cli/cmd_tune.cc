@@ -42,6 +42,13 @@ void AddStreamStats(const model::WeightStream& stream, OrderedJson* json) {
   (*json)["weights_wait_seconds"] = s.wait_seconds;
 }
 
+void AddSpillStats(const model::ActivationSpill& spill, OrderedJson* json) {
+  const model::SpillStats s = spill.stats();
+  (*json)["activations_written_bytes"] = s.bytes_written;
+  (*json)["activations_read_bytes"] = s.bytes_read;
+  (*json)["activations_wait_seconds"] = s.wait_seconds;
+}
+
 class Tune : public Command {
  public:
   std::string name() const override { return "tune"; }
@@ -118,6 +125,8 @@ class Tune : public Command {
       EW_RETURN_IF_ERROR(fit.Predict(nullptr));
       method_options.recompute = plan.recompute;
       method_options.group = plan.group;
+      method_options.layers_in_memory = plan.layers_in_memory;
+      method_options.spill = fit.spill();
       EW_ASSIGN(method, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
       EW_RETURN_IF_ERROR(fit.Calibrate(*method, nullptr));
     }
@@ -130,6 +139,7 @@ class Tune : public Command {
     console.Log(PlanText(plan, data.report));
     // What planning read is not the run's.
     if (model->stream() != nullptr) model->stream()->ResetStats();
+    if (fit.spill() != nullptr) fit.spill()->ResetStats();
 
     tune::TrainInputs inputs;
     inputs.train = data.train.get();
@@ -169,6 +179,7 @@ class Tune : public Command {
     if (status.ok() || result.state.step > 0) {
       OrderedJson json = ResultJson(plan, result, flags_.out);
       if (model->stream() != nullptr) AddStreamStats(*model->stream(), &json);
+      if (fit.spill() != nullptr) AddSpillStats(*fit.spill(), &json);
       if (status.ok()) {
         json["memory_trace"] =
             MemoryTrace(plan.memory, cache_bytes, json["peak_rss_bytes"].get<int64_t>());

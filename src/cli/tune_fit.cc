@@ -12,7 +12,9 @@
 
 #include "base/units.h"
 #include "exec/memory.h"
+#include "io/env.h"
 #include "model/weight_stream.h"
+#include "schedule/measure.h"
 
 namespace edgewise::cli {
 namespace {
@@ -30,6 +32,10 @@ constexpr int64_t kMostProbes = 64;
 constexpr double kProbeShare = 0.03;  // of the run, between these
 constexpr double kLeastProbeSeconds = 1.5, kMostProbeSeconds = 6;
 constexpr double kMostOff = 4;  // what is further off is not the operations' time
+// Written and read to see how fast activations would pass.
+constexpr int64_t kSpillSample = int64_t{16} << 20;
+// A thread, its stack, and code that is paged in for them.
+constexpr int64_t kSpillThread = int64_t{512} << 10;
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -94,6 +100,7 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked) {
     plan_.memory_limit = std::min(plan_.memory_limit, data);
   }
   plan_.recompute = method.recompute;
+  request_.may_spill = model_.stream() != nullptr && flags_.spill != "never";
   // Method edge is checked when its windows are known.
   if (flags_.method == "edge") return Status::Ok();
   EW_ASSIGN(plan_.memory, tune::EstimateMemory(ctx_, model_, request_));
@@ -111,12 +118,11 @@ Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) 
   complete_ = edge->trunk().Complete();
   request_.whole_head = edge->TakesWholeHead();
   request_.method.recompute = flags_.recompute;
-  edge->SetRecompute(true);
-  recomputed_ = edge->MemoryNeeded();
-  edge->SetRecompute(flags_.recompute);
-  kept_ = edge->MemoryNeeded();
-  request_.pass = &kept_;
-  request_.recomputed_pass = &recomputed_;
+  request_.pass = [edge](const tune::ModelMethodOptions& m) {
+    edge->SetRecompute(m.recompute);
+    edge->SetSpill(m.layers_in_memory, nullptr);
+    return edge->MemoryNeeded();
+  };
   for (const model::Parameter& p : edge->params()) request_.trained += p.count;
   plan_.trainable_parameters = request_.trained;
   plan_.recompute = flags_.recompute;
@@ -140,9 +146,31 @@ Status TuneFit::Fit() {
             tune::FitStreamed(ctx_, model_, request_, plan_.memory_limit));
   plan_.memory = fit.estimate;
   plan_.recompute = fit.recompute;
+  plan_.layers_in_memory = fit.layers_in_memory;
   plan_.weight_budget = fit.weight_budget;
   plan_.offloaded = fit.offloaded;
   return model_.stream()->SetBudget(fit.weight_budget);
+}
+
+std::string TuneFit::SpillDirectory() const {
+  std::string directory = flags_.out;
+  while (!PosixEnv().IsDirectory(directory)) {
+    const std::string parent = DirName(directory);
+    if (parent == directory) return ".";
+    directory = parent;
+  }
+  return directory;
+}
+
+Status TuneFit::ObeySpill(tune::EdgeMethod* edge) {
+  if (plan_.layers_in_memory < 0) {
+    spill_.reset();
+  } else {
+    if (!flags_.dry_run) EW_RETURN_IF_ERROR(PosixEnv().CreateDirs(flags_.out));
+    spill_ = std::make_unique<model::ActivationSpill>(PosixEnv(), SpillDirectory());
+  }
+  if (edge != nullptr) edge->SetSpill(plan_.layers_in_memory, spill_.get());
+  return Status::Ok();
 }
 
 // Resident beside kernels' scratch and streamed weights.
@@ -158,6 +186,7 @@ Status TuneFit::Probe(tune::EdgeMethod& edge, PredictRequest* request) {
   const bool teacher = options.teacher != nullptr && options.teacher_weight > 0;
   if (request->head_skip_below <= 0 && !teacher) return Status::Ok();
   edge.SetRecompute(plan_.recompute);
+  EW_RETURN_IF_ERROR(ObeySpill(&edge));
   EW_ASSIGN(const TokenBatch batch, data_.train->Get(0, 0));
   tune::MicroContext context;
   context.grad_scale = 1.0 / static_cast<double>(std::max<int64_t>(batch.size(), 1));
@@ -249,13 +278,24 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
       if (cached_ && !complete_) r.cached_layers = std::max(r.cached_layers, exit.begin);
     }
   }
-  r.memory = [&](bool recompute) {
+  r.memory = [&](bool recompute, int64_t layers_in_memory) {
     tune::MemoryRequest request = request_;
     request.method.recompute = recompute;
+    request.method.layers_in_memory = layers_in_memory;
     return tune::EstimateMemory(ctx_, model_, request);
   };
   if (edge != nullptr) EW_RETURN_IF_ERROR(Probe(*edge, &r));
   before_ = Held();
+  // Where weights or activations do not fit as they are, the disk may help.
+  if (request_.may_spill && (plan_.offloaded || plan_.recompute || plan_.layers_in_memory >= 0)) {
+    const Result<schedule::DiskRates> rates = schedule::MeasureDisk(SpillDirectory(), kSpillSample);
+    if (rates.ok()) {
+      r.spill = ParseUse(flags_.spill);
+      r.spill_write_gbps = rates->write_gbps;
+      r.spill_read_gbps = rates->read_gbps;
+      request_.runtime_bytes += kSpillThread;
+    }
+  }
   r.measured = [&](int64_t mean_tokens) { Settle(mean_tokens); };
   kinds_ = r.kinds.size();
   EW_ASSIGN(prediction_, PredictRun(ctx_, model_, r));
@@ -265,10 +305,17 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   plan_.candidates = p.plan.candidates;
   if (model_.stream() != nullptr && plan_.memory_limit > 0) {
     request_.method.recompute = p.plan.choice.recompute;
+    request_.method.layers_in_memory = p.plan.choice.layers_in_memory;
     request_.group = plan_.group = p.plan.choice.group;
     EW_RETURN_IF_ERROR(Fit());
+    // Measuring may have left less room than was planned with.
+    if (plan_.layers_in_memory != p.plan.choice.layers_in_memory) {
+      prediction_.plan.choice.layers_in_memory = plan_.layers_in_memory;
+      EW_RETURN_IF_ERROR(Rescale(1, &prediction_));
+      SetPrediction();
+    }
   } else {
-    EW_ASSIGN(plan_.memory, r.memory(plan_.recompute));
+    EW_ASSIGN(plan_.memory, r.memory(plan_.recompute, -1));
   }
   // Where little is to be held, loading and measuring have been the peak.
   const int64_t peak = ReadProcessMemory().peak_rss_bytes;
@@ -284,13 +331,19 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
     edge->SetRecompute(plan_.recompute);
     edge->SetGroup(plan_.group);
   }
-  return Status::Ok();
+  EW_RETURN_IF_ERROR(ObeySpill(edge));
+  if (spill_ == nullptr) return Status::Ok();
+  // Before the run, not in its first step.
+  return spill_->Reserve(plan_.spilled_layers * plan_.group,
+                         p.plan.workload.slot_bytes / model::ActivationSpill::kSlots);
 }
 
 void TuneFit::SetPrediction() {
   const RunPrediction& p = prediction_;
   plan_.predicted_seconds = p.seconds;
   plan_.predicted_step_seconds = p.step_seconds * static_cast<double>(windows_);
+  plan_.spilled_layers = p.plan.workload.spilled_layers(p.plan.choice.layers_in_memory);
+  plan_.written_bytes = static_cast<double>(p.plan.stored_bytes) * static_cast<double>(windows_);
   plan_.bound = p.plan.streams.load > p.plan.streams.compute ? "disk" : "compute";
 }
 

@@ -1,11 +1,15 @@
 // How a run of tune is made to fit its limit, and what it is predicted to take.
 #pragma once
 
+#include <memory>
+#include <string>
+
 #include "cli/tune_data.h"
 #include "cli/tune_options.h"
 #include "cli/tune_output.h"
 #include "cli/tune_predict.h"
 #include "exec/context.h"
+#include "model/activation_spill.h"
 #include "model/model.h"
 #include "tune/edge_method.h"
 #include "tune/memory_estimate.h"
@@ -33,10 +37,16 @@ class TuneFit {
   // will find it says more than operations one by one. Changes nothing that lasts, and no bit of
   // the run. `method`: of the plan; `edge`: the same, or null.
   Status Calibrate(tune::Method& method, const tune::EdgeMethod* edge);
+  // Through which the plan sends activations; null: it keeps all. Goes with this.
+  model::ActivationSpill* spill() const { return spill_.get(); }
 
  private:
   void SetPrediction();
   Status Fit();
+  // Makes the spill that plan_ wants, with room on the disk, and tells the method.
+  Status ObeySpill(tune::EdgeMethod* edge);
+  // Where activations would go; of a run that is only looked at, the nearest directory that exists.
+  std::string SpillDirectory() const;
   int64_t Held() const;
   Status Probe(tune::EdgeMethod& edge, PredictRequest* request);
   // Reads again what the process and its kernels take beside what is counted elsewhere.
@@ -48,12 +58,12 @@ class TuneFit {
   const TuneData& data_;
   TunePlan& plan_;
   tune::MemoryRequest request_;
-  model::PassMemory kept_, recomputed_;  // of the largest window
   bool cached_ = false, complete_ = false;
   RunPrediction prediction_;
   size_t kinds_ = 0;     // of steps
   int64_t windows_ = 1;  // of a step
-  int64_t before_ = 0;   // resident when measuring began, scratch of the kernels left out
+  std::unique_ptr<model::ActivationSpill> spill_;
+  int64_t before_ = 0;  // resident when measuring began, scratch of the kernels left out
 };
 
 }  // namespace edgewise::cli

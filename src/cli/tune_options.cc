@@ -132,6 +132,13 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
       ->check(CLI::IsMember({"searched", "row", "column"}))
       ->capture_default_str();
 
+  app.add_option("--spill", f.spill,
+                 "With --memory: activations on disk (in the run directory, written every step) "
+                 "never, auto (where nothing fits otherwise, or to save more than a tenth of the "
+                 "time) or always (wherever it is faster). The result is the same bits")
+      ->check(CLI::IsMember({"never", "auto", "always"}))
+      ->capture_default_str();
+
   group("Learning");
   app.add_option("--learning-rate,--lr", f.lr, "Peak learning rate")->capture_default_str();
   app.add_option("--min-lr", f.min_lr, "Where the schedule ends")->capture_default_str();

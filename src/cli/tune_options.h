@@ -37,6 +37,7 @@ struct TuneFlags {
   std::string memory;
   std::string weights_io = "cached";
   std::string order = "searched";
+  std::string spill = "auto";
 
   double lr = 2e-4, min_lr = 0;
   std::string lr_schedule = "cosine";

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdlib>
 
 #include "base/units.h"
@@ -44,6 +45,13 @@ OrderedJson PlanJson(const TunePlan& plan) {
   json["group"] = plan.group;
   json["offloaded"] = plan.offloaded;
   if (plan.offloaded) json["weight_budget_bytes"] = plan.weight_budget;
+  json["spilled_layers"] = plan.spilled_layers;
+  if (plan.spilled_layers > 0) {
+    json["layers_in_memory"] = plan.layers_in_memory;
+    json["predicted_step_written_bytes"] = std::llround(plan.written_bytes);
+    json["predicted_written_bytes"] =
+        std::llround(plan.written_bytes * static_cast<double>(plan.steps));
+  }
   return json;
 }
 
@@ -62,6 +70,14 @@ std::string PlanText(const TunePlan& plan, const std::string& data_report) {
     predicted += fmt::format(" (limit {})", FormatBytes(plan.memory_limit));
   }
   text = report::WrapLines(text + predicted, 2);
+  if (plan.spilled_layers > 0) {
+    const auto bytes = [](double b) { return FormatBytes(std::llround(b)); };
+    text += fmt::format(
+        "\nactivations of {} layers pass through the disk: {} written a step, {} in the run "
+        "(--spill never: none, or no run)",
+        plan.spilled_layers, bytes(plan.written_bytes),
+        bytes(plan.written_bytes * static_cast<double>(plan.steps)));
+  }
   if (plan.offloaded) {
     text += fmt::format("\nweights are read from disk as they are needed, {} of them in memory{}",
                         FormatBytes(plan.weight_budget),

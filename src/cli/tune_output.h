@@ -23,9 +23,12 @@ struct TunePlan {
   tune::MemoryEstimate memory;
   int64_t memory_limit = 0;  // 0: none known
   bool recompute = false;
-  int64_t group = 1;          // micro-batches that go through each layer together
-  int64_t weight_budget = 0;  // of weights in memory at a time; 0: all of them, mapped
-  bool offloaded = false;     // read from disk as they are needed
+  int64_t group = 1;              // micro-batches that go through each layer together
+  int64_t weight_budget = 0;      // of weights in memory at a time; 0: all of them, mapped
+  bool offloaded = false;         // read from disk as they are needed
+  int64_t layers_in_memory = -1;  // topmost ones, of activations; -1: all
+  int64_t spilled_layers = 0;     // whose activations pass through the disk
+  double written_bytes = 0;       // of them in a step
 };
 
 OrderedJson PlanJson(const TunePlan& plan);

@@ -263,6 +263,8 @@ model::PassOptions EdgeMethod::WindowPass(int exit, bool train) {
   const ExitState& s = HeadOf(exit);
   o.gradients = &states_[static_cast<size_t>(exit)].gradients;
   o.recompute = recompute_;
+  o.layers_in_memory = layers_in_memory_;
+  o.spill = spill_;
   o.dropout = static_cast<float>(options_.lora.lora_dropout);
   o.head_skip_below = options_.head_skip_below;
   o.times = options_.times;

@@ -120,6 +120,12 @@ class EdgeMethod : public Method {
   void SetRecompute(bool recompute) {
     recompute_.assign(recompute ? static_cast<size_t>(model_.config().num_layers()) : 0, 1);
   }
+  // From now on only so many layers of a window, the topmost ones, keep what they keep in memory
+  // (model::PassOptions::layers_in_memory; same bits). `spill` has to outlive the method.
+  void SetSpill(int64_t layers_in_memory, model::ActivationSpill* spill) {
+    layers_in_memory_ = layers_in_memory;
+    spill_ = spill;
+  }
   // Whether several micro-batches may go through each layer together: with a teacher (whose states
   // are those of one), with several windows a step and with the whole head they come one by one.
   bool TakesGroups() const {
@@ -179,6 +185,8 @@ class EdgeMethod : public Method {
   std::vector<ExitState> states_;
   std::vector<model::Parameter> params_;
   std::vector<uint8_t> recompute_;
+  int64_t layers_in_memory_ = -1;
+  model::ActivationSpill* spill_ = nullptr;
   std::optional<ExitSchedule> schedule_;
   std::unique_ptr<Trunk> trunk_;
   int64_t group_ = 1;

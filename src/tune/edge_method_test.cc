@@ -87,6 +87,9 @@ TEST_F(EdgeMethodTest, GroupsOfMicroBatchesChangeNoBit) {
          group = Make(Options(TrunkMode::kFrozen, ""));
     if (*cache != 0) group = Make(Options(TrunkMode::kFrozen, "other"));
     group->SetGroup(3);
+    // Nor do activations that pass through the disk.
+    model::ActivationSpill spill(PosixEnv(), ::testing::TempDir());
+    if (*cache != 0) group->SetSpill(0, &spill);
     const TokenBatch batches[] = {BatchOf(docs_, {0, 3}), BatchOf(docs_, {1}),
                                   BatchOf(docs_, {7, 2})};
     for (int64_t step : {0, 30, 59}) {

@@ -52,12 +52,13 @@ Result<model::PassMemory> PassOf(ExecContext& ctx, const model::Model& model,
     parameters = model::ParameterSet::ForLora(*adapter);
     if (*trained == 0) *trained = parameters->count();
   }
-  if (r.pass != nullptr) return *r.pass;
+  if (r.pass) return r.pass(r.method);
   model::PassOptions o;
   o.gradients = full ? &wanted : &parameters->gradients();
   o.lora = adapter ? &*adapter : nullptr;
   const std::vector<uint8_t> recompute = RecomputedLayers(config, *o.gradients, r.method.recompute);
   o.recompute = recompute;
+  o.layers_in_memory = r.method.layers_in_memory;
   return model::TrainingPass(ctx, model, r.max_tokens).MemoryNeeded(o);
 }
 
@@ -157,11 +158,9 @@ Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& mode
   }
 
   int64_t trained = full ? base : r.trained;
-  const model::PassMemory* given =
-      r.method.recompute && r.recomputed_pass != nullptr ? r.recomputed_pass : r.pass;
   model::PassMemory memory;
-  if (given != nullptr && trained > 0) {
-    memory = *given;
+  if (r.pass && trained > 0) {
+    memory = r.pass(r.method);
   } else {
     EW_ASSIGN(memory, PassOf(ctx, model, r, &trained));
   }
@@ -186,33 +185,45 @@ Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
   const int64_t least = stream.least_bytes(request.whole_head);
   const int64_t used =
       std::max(least, request.used_weights > 0 ? request.used_weights : stream.total_bytes());
-  std::string sizes;
-  for (const bool recompute : {request.method.recompute, true}) {
-    // A pass that was laid out by the caller only changes to what the caller laid out, too.
-    if (recompute != request.method.recompute && request.pass != nullptr &&
-        request.recomputed_pass == nullptr) {
-      break;
-    }
-    r.method.recompute = recompute;
+  int64_t rest = 0;
+  // Sets `fit`; whether it is within the limit.
+  const auto fits = [&](bool recompute, int64_t layers_in_memory) -> Result<bool> {
+    r.method.recompute = fit.recompute = recompute;
+    r.method.layers_in_memory = fit.layers_in_memory = layers_in_memory;
     EW_ASSIGN(fit.estimate, EstimateMemory(ctx, model, r));
-    fit.recompute = recompute;
-    const int64_t rest = fit.estimate.total() - fit.estimate.weights + vectors;
+    rest = fit.estimate.total() - fit.estimate.weights + vectors;
     const int64_t budget = std::min(limit_bytes - rest, used);
+    fit.offloaded = budget < used;
     if (budget >= least) {
-      fit.offloaded = budget < used;
       fit.weight_budget = fit.offloaded ? LargestHeld(stream, budget) : budget;
-      fit.estimate.weights = fit.weight_budget + vectors;
-      return fit;
     }
-    sizes = fmt::format("{} beside {} for the largest piece of the weights", FormatBytes(rest),
-                        FormatBytes(least));
-    fit.estimate.weights = least + vectors;
-    if (recompute) break;
+    fit.estimate.weights = std::max(fit.weight_budget, least) + vectors;
+    return budget >= least;
+  };
+  const ModelMethodOptions& asked = request.method;
+  EW_ASSIGN(bool found, fits(asked.recompute, asked.layers_in_memory));
+  if (!found && !asked.recompute) {
+    EW_ASSIGN(found, fits(true, asked.layers_in_memory));
   }
+  if (!found && request.may_spill) {
+    // The most layers in memory that fit.
+    int64_t low = 0, high = asked.layers_in_memory >= 0 ? asked.layers_in_memory
+                                                        : model.config().num_layers();
+    EW_ASSIGN(found, fits(true, 0));
+    while (found && high - low > 1) {
+      const int64_t middle = (low + high) / 2;
+      EW_ASSIGN(const bool more, fits(true, middle));
+      (more ? low : high) = middle;
+    }
+    EW_ASSIGN(found, fits(true, low));
+  }
+  if (found) return fit;
+  const std::string sizes = fmt::format("{} beside {} for the largest piece of the weights",
+                                        FormatBytes(rest), FormatBytes(least));
   return OutOfMemory(fmt::format(
       "this run does not fit {}: it takes {}. The smallest limit that works is --memory {}MiB; {}",
       FormatBytes(limit_bytes), sizes, ((fit.estimate.total() >> 20) + 1),
-      request.pass != nullptr
+      request.pass
           ? "more --exits, shorter rows or a lower --rank make it smaller"
           : "shorter rows (--max-seq-len), --batch-size 1 with more --grad-accum, a lower --rank "
             "or --method edge make it smaller"));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -32,28 +33,30 @@ struct MemoryRequest {
   int64_t max_tokens = 0;       // of one micro-batch
   double bytes_per_weight = 0;  // of the base's matrices; 0: as the model holds them
   int64_t runtime_bytes = 0;    // resident without the model: measure it before loading
-  // Method edge: what its largest window takes (EdgeMethod::MemoryNeeded), in place of what the
-  // method would take over the whole depth.
-  const model::PassMemory* pass = nullptr;
-  const model::PassMemory* recomputed_pass = nullptr;  // the same with method.recompute; or null
+  // Method edge: what its largest window takes (EdgeMethod::MemoryNeeded) with `method`'s
+  // recompute and layers_in_memory, in place of what the method would take over the whole depth.
+  std::function<model::PassMemory(const ModelMethodOptions& method)> pass = {};
   int64_t group = 1;           // micro-batches that go through each layer together
   int64_t kernel_scratch = 0;  // what kernels keep for themselves, measured; 0: the most they do
   // Streamed: bytes of the units that the run uses at all; 0: of every one.
   int64_t used_weights = 0;
+  bool may_spill = false;   // what layers keep may go to the disk where nothing else fits
   bool whole_head = false;  // streamed: the head is wanted at once, not in blocks
   int64_t trained = 0;  // numbers that are tuned, heads of exits included; 0: as the method says
 };
 
 // How a run fits its limit: what the executor obeys.
 struct MemoryFit {
-  MemoryEstimate estimate;    // with the weights that are in memory at a time
-  bool recompute = false;     // of the request, or needed
-  int64_t weight_budget = 0;  // of a streamed model: bytes of weights in memory at a time
-  bool offloaded = false;     // less than all of them
+  MemoryEstimate estimate;        // with the weights that are in memory at a time
+  bool recompute = false;         // of the request, or needed
+  int64_t layers_in_memory = -1;  // the same
+  int64_t weight_budget = 0;      // of a streamed model: bytes of weights in memory at a time
+  bool offloaded = false;         // less than all of them
 };
 
 // Fits a streamed model (Model::stream) into `limit_bytes`: all weights in memory where they fit,
-// else as many as the rest leaves, else activations recomputed as well. Error: kOutOfMemory, with
+// else as many as the rest leaves, else activations recomputed as well, else as few of them as
+// needed on disk, if they may. Error: kOutOfMemory, with
 // the smallest limit that works and what else would make the run smaller.
 Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
                               const MemoryRequest& request, int64_t limit_bytes);

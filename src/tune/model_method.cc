@@ -96,6 +96,8 @@ model::PassOptions ModelMethod::PassOptions() const {
   o.lora = adapter();
   o.gradients = &params_->gradients();
   o.recompute = recompute_;
+  o.layers_in_memory = options_.layers_in_memory;
+  o.spill = options_.spill;
   o.head_skip_below = options_.head_skip_below;
   o.times = options_.times;
   if (adapter_) o.dropout = static_cast<float>(adapter_->lora_config().lora_dropout);

@@ -28,6 +28,9 @@ struct ModelMethodOptions {
   std::string init_adapter;  // PEFT directory to start from instead; "": fresh
   // Keep only the inputs of the trained layers and compute the rest again in the backward pass.
   bool recompute = false;
+  // model::PassOptions of these names; the spill has to outlive the method.
+  int64_t layers_in_memory = -1;
+  model::ActivationSpill* spill = nullptr;
   int64_t group = 1;  // micro-batches that go through each layer together; kFull: 1
   // Leave improbable blocks of the vocabulary out of the head's gradient (0: exact):
   // kernels::HeadLossArgs::skip_below.

@@ -159,6 +159,15 @@ TEST_F(ModelMethodTest, GroupsOfMicroBatchesChangeNoBit) {
   for (int64_t group : {2, 5, 9}) {
     method_.group = group;
     EXPECT_TRUE(Run("group" + std::to_string(group)) == rows) << group;
+    // Nor does it matter that what layers keep passes through the disk, and is computed again.
+    model::ActivationSpill spill(PosixEnv(), ::testing::TempDir());
+    method_.layers_in_memory = group % 2;
+    method_.spill = &spill;
+    method_.recompute = group == 5;
+    EXPECT_TRUE(Run("spilled" + std::to_string(group), 2) == rows) << group;
+    EXPECT_GT(spill.stats().bytes_written, 0);
+    method_.layers_in_memory = -1;
+    method_.recompute = false;
   }
 }
 
