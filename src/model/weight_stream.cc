@@ -337,12 +337,17 @@ Status WeightStream::Bind(Unit* unit) {
   for (Matrix& m : unit->matrices) {
     const auto* data = unit->buffer.as<std::byte>() + m.at;
     if (m.from.packed) {
-      // What the kernels rely on is checked once, sizes every time.
-      const kernels::Verify verify =
-          unit->verified ? kernels::Verify::kHeader : kernels::Verify::kFull;
-      EW_ASSIGN(m.packed, kernels::PackedMatrix::FromBytes(
-                              {data, static_cast<size_t>(m.from.bytes)}, nullptr, verify)
-                              .WithContext(m.from.path));
+      const auto read = [&](kernels::Verify verify) {
+        return kernels::PackedMatrix::FromBytes({data, static_cast<size_t>(m.from.bytes)}, nullptr,
+                                                verify)
+            .WithContext(m.from.path);
+      };
+      // What the kernels rely on is checked once, sizes every time; and every time what would lead
+      // them out of bounds, since the file may change while it is in use.
+      EW_ASSIGN(m.packed, read(unit->verified ? kernels::Verify::kHeader : kernels::Verify::kFull));
+      if (unit->verified && m.packed.format().structure == kernels::Structure::kUnstructured) {
+        EW_ASSIGN(m.packed, read(kernels::Verify::kFull));
+      }
       if (options_.tuning != nullptr) options_.tuning->Apply(&m.packed);
       const kernels::WeightRef& ref = MatrixOf(*weights_, m.from.id);
       if (m.packed.rows() != ref.rows || m.packed.cols() != ref.cols) {

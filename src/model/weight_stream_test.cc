@@ -344,5 +344,39 @@ TEST_F(WeightStreamTest, ADamagedMatrixIsAnError) {
   EXPECT_FALSE(pass.Run(batch, {}).ok());
 }
 
+// The mask of a sparse matrix says how much the kernels read: it may not change behind their back.
+TEST_F(WeightStreamTest, AMaskThatChangesBetweenTwoReadsIsAnError) {
+  WritePacked(Config(false), true);
+  const std::string path = dir_ / std::string(kPackedFile);
+  std::string content;
+  size_t mask = 0;
+  {
+    auto mapped = Load(0);
+    ASSERT_TRUE(mapped.ok());
+    const auto* sparse = (*mapped)->weights().layers[3][LinearKind::kDown].weight.packed;
+    ASSERT_EQ(sparse->format().structure, kernels::Structure::kUnstructured);
+    std::ifstream in(path, std::ios::binary);
+    content.assign(std::istreambuf_iterator<char>(in), {});
+    const auto* blob = reinterpret_cast<const char*>(sparse->bytes().data());
+    const size_t at = content.find(std::string_view(blob, sparse->bytes().size()));
+    ASSERT_NE(at, std::string::npos);
+    mask = at + static_cast<size_t>(sparse->layout().aux);
+  }
+  auto model = Load(int64_t{1} << 40);
+  ASSERT_TRUE(model.ok());
+  WeightStream& stream = *(*model)->stream();
+  ASSERT_TRUE(stream.SetBudget(stream.largest_unit_bytes()).ok());
+  for (const int64_t unit : {3, 0}) {
+    ASSERT_TRUE(stream.Acquire(unit).ok());
+    stream.Release(unit);
+  }
+  {
+    std::fstream f(path, std::ios::in | std::ios::out | std::ios::binary);
+    f.seekp(static_cast<std::streamoff>(mask));
+    f.write(std::string(64, '\0').data(), 64);
+  }
+  EXPECT_EQ(stream.Acquire(3).code(), StatusCode::kBadInput);
+}
+
 }  // namespace
 }  // namespace edgewise::model
