@@ -62,6 +62,12 @@ Result<int64_t> RandomFile::Size() const {
   return static_cast<int64_t>(st.st_size);
 }
 
+Result<int64_t> RandomFile::AllocatedBytes() const {
+  struct stat st;
+  if (::fstat(fd_, &st) != 0) return Errno("stat", path_);
+  return static_cast<int64_t>(st.st_blocks) * 512;
+}
+
 void RandomFile::DropCached(int64_t offset, int64_t length) const {
   ::posix_fadvise(fd_, offset, length, POSIX_FADV_DONTNEED);
 }

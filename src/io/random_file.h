@@ -28,6 +28,8 @@ class RandomFile {
   Status Resize(int64_t size);
   Status Sync();
   Result<int64_t> Size() const;
+  // What it takes on the disk: less than its size where nothing was written yet.
+  Result<int64_t> AllocatedBytes() const;
   // Tells the system that the pages of this range need not stay in its cache.
   void DropCached(int64_t offset, int64_t length) const;
   const std::string& path() const { return path_; }

@@ -8,6 +8,8 @@
 
 #include "base/checked.h"
 #include "base/rng.h"
+#include "base/units.h"
+#include "io/env.h"
 
 namespace edgewise::tune {
 namespace {
@@ -112,15 +114,30 @@ Result<std::unique_ptr<TrunkCache>> TrunkCache::Open(const std::string& path,
   }
   const std::span<std::byte> table = std::as_writable_bytes(std::span(cache->table_));
   if (cache->continued_) {
+    EW_RETURN_IF_ERROR(cache->CheckRoom());
     EW_RETURN_IF_ERROR(cache->file_->Read(kHeaderBytes, table));
     return cache;
   }
   // To zero length first: old checksums must not survive next to a new header.
   EW_RETURN_IF_ERROR(cache->file_->Resize(0));
+  EW_RETURN_IF_ERROR(cache->CheckRoom());
   EW_RETURN_IF_ERROR(cache->file_->Resize(cache->file_bytes_));
   EW_RETURN_IF_ERROR(cache->file_->Sync());
   EW_RETURN_IF_ERROR(cache->file_->Write(0, header));
   return cache;
+}
+
+// Now rather than in the middle of a run, which would then have no room for its checkpoints either.
+Status TrunkCache::CheckRoom() const {
+  const std::string directory = DirName(file_->path());
+  EW_ASSIGN(const int64_t free, PosixEnv().FreeBytes(directory));
+  EW_ASSIGN(const int64_t allocated, file_->AllocatedBytes());
+  if (file_bytes_ - allocated <= free) return Status::Ok();
+  return IoError(
+      fmt::format("the states below the windows take {} in {}, where {} are free: keep fewer "
+                  "(--cache-limit) or "
+                  "none (--no-cache), or choose another run directory",
+                  FormatBytes(file_bytes_), file_->path(), FormatBytes(free)));
 }
 
 Status TrunkCache::SetChecksum(int64_t doc, int start, uint64_t value) {

@@ -36,7 +36,8 @@ class TrunkCache {
   // Opens or creates. doc_tokens: length of each document. At most `max_bytes` of file (0: no
   // limit): when not everything fits, a fixed pseudo-random subset of the documents is kept and the
   // others are never stored, because cycling through a too small cache would evict every entry
-  // before its use. Errors: I/O; a hidden size or a document count out of range.
+  // before its use. Errors: I/O; a disk without room for the whole file; a hidden size or a
+  // document count out of range.
   static Result<std::unique_ptr<TrunkCache>> Open(const std::string& path, const TrunkCacheKey& key,
                                                   std::span<const int64_t> doc_tokens,
                                                   int64_t max_bytes);
@@ -60,6 +61,7 @@ class TrunkCache {
   bool continued() const { return continued_; }
 
  private:
+  Status CheckRoom() const;
   TrunkCache() = default;
   uint64_t checksum(int64_t doc, int start) const {
     return table_[static_cast<size_t>(start) * docs_ + static_cast<size_t>(doc)];

@@ -68,6 +68,15 @@ TEST_F(TrunkCacheTest, AnotherKeyStartsAnew) {
   EXPECT_FALSE(cache->Has(0, 0));
 }
 
+TEST_F(TrunkCacheTest, ADiskWithoutRoomIsRefusedAtOnce) {
+  tokens_ = {int64_t{1} << 50, 3};
+  const auto cache = TrunkCache::Open(path_, key_, tokens_, 0);
+  ASSERT_EQ(cache.status().code(), StatusCode::kIo);
+  EXPECT_NE(cache.status().message().find("--cache-limit"), std::string::npos);
+  // The subset inside a limit needs no more than that.
+  EXPECT_EQ(Open(1 << 20)->pinned_documents(), 1);
+}
+
 TEST_F(TrunkCacheTest, EveryDamagedByteIsSeen) {
   const auto h = RandomState(1, 1);
   int64_t size;
