@@ -5,10 +5,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <numeric>
 
 #include "base/rng.h"
+#include "cli/commands.h"
 #include "cli/run_file.h"
 #include "exec/memory.h"
 #include "io/env.h"
@@ -42,7 +42,7 @@ TokenBatch Document(const std::vector<int32_t>& ids, double supervised) {
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "edgewise-bench-XXXXXX").string();
+    std::string name = TemporaryDirectory() + "/edgewise-bench-XXXXXX";
     if (::mkdtemp(name.data()) != nullptr) path_ = name;
   }
   ~TemporaryFolder() {

@@ -1,7 +1,9 @@
 // edgewise device: what this machine can do, measured once and kept.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 
 #include "base/units.h"
 #include "cli/commands.h"
@@ -66,13 +68,11 @@ class DeviceCommand : public Command {
     if (!file_.empty()) {
       EW_ASSIGN(device, schedule::LoadDevice(file_));
     } else {
-      EW_ASSIGN(ExecContext * ctx, inv.Exec());
-      path = schedule::DevicePath(*ctx, EDGEWISE_VERSION);
-      EW_ASSIGN(device, MeasuredDevice(inv, refresh_, disk_));
+      EW_ASSIGN(device, MeasuredDevice(inv, refresh_, disk_, &path));
     }
     if (!output_.empty()) EW_RETURN_IF_ERROR(schedule::SaveDevice(device, output_));
     OrderedJson json = plan::ToJson(device);
-    json["path"] = path;
+    json["path"] = path.empty() ? OrderedJson(nullptr) : OrderedJson(path);
     inv.console().SetResult(std::move(json), DeviceText(device, path));
     return Status::Ok();
   }
@@ -84,23 +84,48 @@ class DeviceCommand : public Command {
 
 }  // namespace
 
-Result<plan::Device> MeasuredDevice(Invocation& inv, bool refresh, const std::string& disk) {
+std::string TemporaryDirectory() {
+  const char* named = std::getenv("TMPDIR");
+  return named != nullptr && PosixEnv().IsDirectory(named) ? named : "/tmp";
+}
+
+Result<plan::Device> MeasuredDevice(Invocation& inv, bool refresh, const std::string& disk,
+                                    std::string* kept_in) {
   EW_ASSIGN(ExecContext * ctx, inv.Exec());
   const std::string path = schedule::DevicePath(*ctx, EDGEWISE_VERSION);
+  if (kept_in != nullptr) *kept_in = path;
   if (!refresh && disk.empty()) {
     // One that cannot be read is measured again.
     Result<plan::Device> kept = schedule::LoadDevice(path);
     if (kept.ok()) return kept;
   }
+  Env& env = PosixEnv();
   schedule::MeasureOptions options;
-  options.disk_directory = disk.empty() ? DirName(path) : disk;
+  options.disk_directory = disk;
+  if (disk.empty()) {
+    // Where nothing can be kept the machine is measured all the same.
+    constexpr int64_t kLeast = int64_t{16} << 20;
+    const std::string cache = DirName(path);
+    bool usable = env.CreateDirs(cache).ok() && ::access(cache.c_str(), W_OK) == 0;
+    const Result<int64_t> room = usable ? env.FreeBytes(cache) : Result<int64_t>(int64_t{0});
+    usable = room.ok() && *room >= kLeast;
+    options.disk_directory = usable ? cache : TemporaryDirectory();
+    if (!usable) {
+      inv.console().Log(
+          fmt::format("note: {} cannot be written or is full; measuring the disk of {}", cache,
+                      options.disk_directory));
+    }
+  }
+  options.stop = &inv.stop();
   options.version = EDGEWISE_VERSION;
   options.progress = [&](std::string_view what) {
     inv.console().Log(fmt::format("measuring this machine: {}", what));
   };
-  EW_RETURN_IF_ERROR(PosixEnv().CreateDirs(DirName(path)));
   EW_ASSIGN(plan::Device device, schedule::MeasureDevice(*ctx, options));
-  EW_RETURN_IF_ERROR(schedule::SaveDevice(device, path));
+  if (const Status kept = schedule::SaveDevice(device, path); !kept.ok()) {
+    inv.console().Log("note: the profile is not kept: " + kept.message());
+    if (kept_in != nullptr) kept_in->clear();
+  }
   return device;
 }
 

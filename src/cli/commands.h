@@ -25,9 +25,14 @@ std::unique_ptr<Command> MakePlan();
 std::unique_ptr<Command> MakeRandomBase();
 std::unique_ptr<Command> MakeSearchKernels();
 
+// $TMPDIR where that is a directory, else /tmp.
+std::string TemporaryDirectory();
+
 // The kept profile of this machine, measured first when there is none (or `refresh`). `disk`: a
-// directory on the disk to measure; "": that of the profile.
+// directory on the disk to measure; "": that of the profile, or, where nothing can be written
+// there, that of temporary files. `kept_in`: receives where the profile is kept; "" where it cannot
+// be, which is no error.
 Result<plan::Device> MeasuredDevice(Invocation& inv, bool refresh = false,
-                                    const std::string& disk = "");
+                                    const std::string& disk = "", std::string* kept_in = nullptr);
 
 }  // namespace edgewise::cli

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "exec/memory.h"
 #include "schedule/check.h"
 #include "schedule/cost.h"
 #include "schedule/measure.h"
@@ -157,7 +158,12 @@ Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source) {
 Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
                                  const PredictRequest& r) {
   EW_ASSIGN(const MeanBatch batch, MeanBatchOf(*r.data.train));
-  plan::Device device = schedule::BareDevice(ctx);
+  // Half of what is left: the process holds more by the time the operations are measured.
+  const int64_t room =
+      r.memory_limit > 0
+          ? std::max<int64_t>(1, (r.memory_limit - ReadProcessMemory().rss_bytes) / 2)
+          : 0;
+  plan::Device device = schedule::BareDevice(ctx, room);
   if (model.stream() != nullptr) {
     // Once to fill the page cache where it is used, which the steps will find full.
     EW_RETURN_IF_ERROR(model.stream()->MeasureRead(kReadSample).status());

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -77,16 +78,19 @@ Result<plan::Device> MeasureDevice(ExecContext& ctx, const MeasureOptions& optio
   EW_ASSIGN(const DiskRates disk, MeasureDisk(options.disk_directory, options.disk_bytes));
   d.levels.push_back({"disk", 0, disk.read_gbps, disk.write_gbps, disk.cached_read_gbps});
 
-  d.kernels = MeasureKernels(ctx, options.progress);
+  EW_ASSIGN(d.kernels, MeasureKernels(ctx, options));
   return d;
 }
 
-plan::Device BareDevice(ExecContext& ctx) {
+plan::Device BareDevice(ExecContext& ctx, int64_t room) {
   plan::Device d;
   d.name = ctx.cpu().name;
   d.isa = std::string(IsaName(ctx.isa()));
   d.threads = ctx.threads();
-  const Bandwidth ram = MeasureBandwidth(ctx, int64_t{16} << 20);
+  // Every thread has an array of its own.
+  int64_t bytes = int64_t{16} << 20;
+  if (room != 0) bytes = std::clamp(room / ctx.threads(), int64_t{256} << 10, bytes);
+  const Bandwidth ram = MeasureBandwidth(ctx, bytes);
   d.levels.push_back({"ram", 0, ram.read_gbps, ram.write_gbps, 0});
   d.levels.push_back({"disk", 0, ram.read_gbps, ram.write_gbps, 0});
   return d;

@@ -2,6 +2,7 @@
 // runs; bandwidths: the best, since other work only ever makes them slower.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -20,20 +21,24 @@ struct MeasureOptions {
   std::string version;                      // of the program, for the record
   // Called with what is measured next; may be empty.
   std::function<void(std::string_view)> progress;
+  const std::atomic<bool>* stop = nullptr;  // asked between measurements
 };
 
-// The whole profile, about half a minute. Error: the directory cannot be written, or has no room.
+// The whole profile, about half a minute. Error: the directory cannot be written, or has no room;
+// kInterrupted.
 Result<plan::Device> MeasureDevice(ExecContext& ctx, const MeasureOptions& options);
 
 // ---- Parts of it ----
-// Rates of the kernels on all forms of weights at two sizes, for many rows and for one.
-std::vector<plan::KernelRate> MeasureKernels(ExecContext& ctx,
-                                             const std::function<void(std::string_view)>& progress);
+// Rates of the kernels on all forms of weights at two sizes, for many rows and for one. Error:
+// kInterrupted.
+Result<std::vector<plan::KernelRate>> MeasureKernels(ExecContext& ctx,
+                                                     const MeasureOptions& options);
 // Seconds of one operation: the median of several runs on operands of its own. Error: there is no
 // such operation (sizes, forms).
 Result<double> MeasureOp(ExecContext& ctx, const plan::Op& op);
-// This machine with nothing measured but its RAM, for MeasureMissing to fill.
-plan::Device BareDevice(ExecContext& ctx);
+// This machine with nothing measured but its RAM, for MeasureMissing to fill. `room`: bytes that
+// measuring may take; 0: as many as it likes.
+plan::Device BareDevice(ExecContext& ctx, int64_t room = 0);
 // Measures the workload's operations that the device's profile does not hold in exactly their form
 // and size, and adds their rates to it: a few seconds for a large model, memory for one operation.
 Status MeasureMissing(ExecContext& ctx, const plan::Workload& workload, plan::Device* device);
@@ -43,7 +48,8 @@ struct Bandwidth {
 };
 Bandwidth MeasureBandwidth(ExecContext& ctx, int64_t bytes_per_thread);
 // Sequential reads and writes of 1 MiB pieces of a new file, page cache left out (O_DIRECT, or
-// dropped where the file system has none) and page cache used. The file is removed again.
+// dropped where the file system has none) and page cache used; of less than `bytes` where there is
+// no room for more. The file has no name while it is used, so that nothing is left of it.
 struct DiskRates {
   double read_gbps = 0, cached_read_gbps = 0, write_gbps = 0;
 };

@@ -97,23 +97,26 @@ std::vector<Op> OtherOps() {
 
 }  // namespace
 
-std::vector<KernelRate> MeasureKernels(ExecContext& ctx,
-                                       const std::function<void(std::string_view)>& progress) {
+Result<std::vector<KernelRate>> MeasureKernels(ExecContext& ctx, const MeasureOptions& options) {
   std::vector<KernelRate> out;
-  const auto measure = [&](const std::vector<Op>& ops) {
+  const auto measure = [&](const std::vector<Op>& ops) -> Status {
     for (const Op& op : ops) {
+      if (options.stop != nullptr && options.stop->load()) {
+        return {StatusCode::kInterrupted, "stopped while measuring this machine"};
+      }
       // A form that cannot be made is left out of the profile.
       const Result<double> seconds = MeasureOp(ctx, op);
       if (!seconds.ok() || *seconds <= 0) continue;
       out.push_back({op.kind, op.bits, op.sparsity, op.blocks, op.tokens, op.out, op.in,
                      WorkOf(op) / *seconds, op.rank});
     }
+    return Status::Ok();
   };
   for (const int64_t size : kSizes) {
-    if (progress) progress(fmt::format("kernels on {} x {} weights", size, size));
-    measure(OpsOfSize(size));
+    if (options.progress) options.progress(fmt::format("kernels on {} x {} weights", size, size));
+    EW_RETURN_IF_ERROR(measure(OpsOfSize(size)));
   }
-  measure(OtherOps());
+  EW_RETURN_IF_ERROR(measure(OtherOps()));
   return out;
 }
 

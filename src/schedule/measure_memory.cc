@@ -28,13 +28,12 @@ Status Failed(const char* what, const std::string& path) {
   return IoError(fmt::format("{} {}: {}", what, path, std::strerror(errno)));
 }
 
-// A file that goes away with the object.
+// What is left of a process that is killed is nothing: the file's name goes at once.
 struct TemporaryFile {
-  std::string path;
-  int fd = -1;
+  int fd = -1, direct = -1;  // of the same file; direct: past the page cache, -1 where it cannot be
   ~TemporaryFile() {
     if (fd >= 0) ::close(fd);
-    if (!path.empty()) ::unlink(path.c_str());
+    if (direct >= 0) ::close(direct);
   }
 };
 
@@ -88,8 +87,9 @@ Result<DiskRates> MeasureDisk(const std::string& directory, int64_t bytes) {
   TemporaryFile file;
   std::string name = directory + "/edgewise-disk-XXXXXX";
   file.fd = ::mkstemp(name.data());
-  if (file.fd < 0) return Failed("cannot create", name);
-  file.path = name;
+  if (file.fd < 0) return Failed("cannot measure the disk: cannot create", name);
+  file.direct = ::open(name.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  ::unlink(name.c_str());
   bytes = std::max(bytes / kPiece * kPiece, kPiece);
   AlignedBuffer buffer(static_cast<size_t>(kPiece));  // mapped, so aligned to pages
   // Values that no file system or disk can compress away.
@@ -99,27 +99,28 @@ Result<DiskRates> MeasureDisk(const std::string& directory, int64_t bytes) {
     buffer.as<uint64_t>()[i] = word;
   }
   DiskRates rates;
-  const double gigabytes = static_cast<double>(bytes) * 1e-9;
   const double start = Now();
   for (int64_t at = 0; at < bytes; at += kPiece) {
-    if (::pwrite(file.fd, buffer.data(), static_cast<size_t>(kPiece), at) != kPiece) {
-      return Failed("cannot write", name);
+    const ssize_t n = ::pwrite(file.fd, buffer.data(), static_cast<size_t>(kPiece), at);
+    if (n == kPiece) continue;
+    // A disk that is full shows what it can do in what it took.
+    if (at > 0 && (n >= 0 || errno == ENOSPC || errno == EDQUOT)) {
+      bytes = at;
+      break;
     }
+    if (n >= 0) errno = ENOSPC;
+    return Failed("cannot measure the disk: cannot write", name);
   }
-  if (::fdatasync(file.fd) != 0) return Failed("cannot write", name);
+  if (::fdatasync(file.fd) != 0) return Failed("cannot measure the disk: cannot write", name);
+  const double gigabytes = static_cast<double>(bytes) * 1e-9;
   rates.write_gbps = gigabytes / (Now() - start);
 
-  const int direct = ::open(name.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
   for (int run = 0; run < kRuns; ++run) {
-    if (direct < 0) ::posix_fadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
-    Result<double> seconds = ReadSeconds(direct >= 0 ? direct : file.fd, bytes, buffer.data());
-    if (!seconds.ok()) {
-      if (direct >= 0) ::close(direct);
-      return seconds.status();
-    }
-    rates.read_gbps = std::max(rates.read_gbps, gigabytes / *seconds);
+    if (file.direct < 0) ::posix_fadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
+    EW_ASSIGN(const double seconds,
+              ReadSeconds(file.direct >= 0 ? file.direct : file.fd, bytes, buffer.data()));
+    rates.read_gbps = std::max(rates.read_gbps, gigabytes / seconds);
   }
-  if (direct >= 0) ::close(direct);
   // The first round fills the page cache.
   for (int run = 0; run < kRuns; ++run) {
     EW_ASSIGN(const double seconds, ReadSeconds(file.fd, bytes, buffer.data()));
