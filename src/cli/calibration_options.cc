@@ -7,6 +7,7 @@
 
 #include "base/units.h"
 #include "cli/counter_line.h"
+#include "cli/model_options.h"
 #include "exec/memory.h"
 #include "io/env.h"
 #include "tune/fingerprint.h"
@@ -29,8 +30,8 @@ void DeclareCalibration(CLI::App& app, CalibrationOptions& o) {
   app.add_option("--group", o.group, "Inputs per scale: 32, 64, 128, or 0 for one per row")
       ->check(CLI::IsMember({0, 32, 64, 128}))
       ->capture_default_str();
-  app.add_option("--memory", o.memory,
-                 "Most resident memory, for example 1.5GiB: kept, or refused with the smallest");
+  AddSize(app, "--memory", o.memory,
+          "Most resident memory, for example 1.5GiB: kept, or refused with the smallest");
   app.add_option("--pattern", o.pattern, "Of the zeros: unstructured, block, or n:m")
       ->capture_default_str();
   app.add_option("--pruner", o.pruner, "sparsegpt, wanda or magnitude")->capture_default_str();

@@ -14,6 +14,7 @@
 #include "cli/bench_kernels.h"
 #include "cli/bench_parts.h"
 #include "cli/commands.h"
+#include "cli/model_options.h"
 #include "compress/compress_linear.h"
 #include "exec/memory.h"
 #include "infer/token_model.h"
@@ -77,8 +78,8 @@ class Bench : public Command {
         "--base", base_,
         "tune, prefill, decode: a base of 'edgewise random-base' or any other directory, "
         "instead of --shape");
-    app.add_option("--memory", memory_,
-                   "tune --method edge --base: most resident memory; weights are read as needed");
+    AddSize(app, "--memory", memory_,
+            "tune --method edge --base: most resident memory; weights are read as needed");
     app.add_option("--method", method_, "tune: edge, lora, last-n or full")
         ->check(CLI::IsMember({"edge", "lora", "last-n", "full"}))
         ->capture_default_str();

@@ -45,7 +45,7 @@ class Compress : public Command {
     app.add_option("--policy", policy_,
                    "budget, paper, paper-literal, uniform, random, or a policy file")
         ->capture_default_str();
-    app.add_option("--size", size_, "budget: packed size of all linears, for example 40MiB");
+    AddSize(app, "--size", size_, "budget: packed size of all linears, for example 40MiB");
     app.add_option("--latency", latency_ms_,
                    "budget: predicted milliseconds of all linears for one token (decode)")
         ->check(CLI::PositiveNumber);

@@ -6,7 +6,9 @@
 #include "base/units.h"
 #include "cli/commands.h"
 #include "cli/edge_options.h"
+#include "cli/model_options.h"
 #include "cli/tune_predict.h"
+#include "exec/memory.h"
 #include "formats/hf_dir.h"
 #include "io/env.h"
 #include "model/model.h"
@@ -65,15 +67,15 @@ class PlanCommand : public Command {
     for (const std::string& shape : model::NamedShapes()) shapes += " " + shape;
     app.add_option("model,-m,--model", model_, "Hugging Face directory, GGUF file or hub id");
     app.add_option("--shape", shape_, "Instead of a model, one of:" + shapes);
-    app.add_option("--memory", memory_, "Most resident memory, for example 2GiB");
+    AddSize(app, "--memory", memory_, "Most resident memory, for example 2GiB");
     app.add_option("--method", method_, "edge, lora, last-n, full")
         ->check(CLI::IsMember({"edge", "lora", "last-n", "full"}))
         ->capture_default_str();
     app.add_option("--tokens,--seq", tokens_, "Tokens of a micro-batch")
-        ->check(CLI::PositiveNumber)
+        ->check(CLI::Range(1, 1 << 20))
         ->capture_default_str();
     app.add_option("--micro-batches,--grad-accum", micro_batches_, "Micro-batches of a step")
-        ->check(CLI::PositiveNumber)
+        ->check(CLI::Range(1, 4096))
         ->capture_default_str();
     app.add_option("--rank,--lora-rank", rank_, "LoRA rank on all linears (default: 8; edge: 32)")
         ->check(CLI::PositiveNumber);
@@ -149,8 +151,9 @@ class PlanCommand : public Command {
       if (!limit.ok()) return InvalidArgument("--memory: " + limit.status().message());
       search_.memory_limit = *limit;
     } else {
-      search_.memory_limit =
-          device.memory().bytes > 0 ? device.memory().bytes : device.memory_limit;
+      // Of this machine the limit that is in force now, not the one of when it was measured.
+      const int64_t limit = device_.empty() ? DetectMemoryLimit().bytes : device.memory_limit;
+      search_.memory_limit = device.memory().bytes > 0 ? device.memory().bytes : limit;
     }
     const bool edge = options_.method == model::WorkloadMethod::kEdge;
     options_.rank = rank_ > 0 ? rank_ : edge ? kEdgeRank : 8;

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/units.h"
+#include "cli/model_options.h"
 
 namespace edgewise::cli {
 namespace {
@@ -101,7 +102,7 @@ void DeclareEdge(CLI::App& app, EdgeFlags& f) {
   app.add_option("--cache-form", f.cache_codec, "edge: cached states as f32, bf16 or int8")
       ->check(CLI::IsMember({"f32", "bf16", "int8"}))
       ->capture_default_str();
-  app.add_option("--cache-limit", f.cache_limit, "edge: most disk space of the cache, as 2GiB");
+  AddSize(app, "--cache-limit", f.cache_limit, "edge: most disk space of the cache, as 2GiB");
 }
 
 void SetPaperMode(const GivenFn& given, EdgeFlags* f) {

@@ -38,8 +38,17 @@ void DeclareModel(CLI::App& app, ModelOptions& options) {
       ->check(CLI::IsMember({0, 2, 3, 4, 5, 6, 8}));
 }
 
+CLI::Option* AddSize(CLI::App& app, const std::string& names, std::string& value,
+                     const std::string& description) {
+  return app.add_option(names, value, description)->check([](const std::string& text) {
+    const Result<int64_t> bytes = ParseBytes(text);
+    if (!bytes.ok()) return bytes.status().message();
+    return *bytes > 0 ? std::string() : fmt::format("'{}' is not a size above 0", text);
+  });
+}
+
 void DeclareMemory(CLI::App& app, ModelOptions& options) {
-  app.add_option("--memory", options.memory, "Most resident memory, for example 2GiB");
+  AddSize(app, "--memory", options.memory, "Most resident memory, for example 2GiB");
   app.add_option("--weights-io", options.weights_io,
                  "How weights are read that do not fit --memory: cached, direct (past the page "
                  "cache)")

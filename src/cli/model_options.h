@@ -8,6 +8,10 @@
 #include "cli/command.h"
 #include "infer/session.h"
 
+namespace CLI {
+class Option;
+}
+
 namespace edgewise::cli {
 
 struct ModelOptions {
@@ -27,6 +31,11 @@ struct ModelOptions {
 // The positional MODEL (or RUN: its base with its adapter), --adapter, --dtype, --vote,
 // --keep-quant, --early-stop, --fake-quant.
 void DeclareModel(CLI::App& app, ModelOptions& options);
+
+// An option for a size in bytes, such as --memory. What is not one above 0 ("", 0) is wrong use,
+// never "no limit".
+CLI::Option* AddSize(CLI::App& app, const std::string& names, std::string& value,
+                     const std::string& description);
 
 // --cache-type.
 void DeclareCache(CLI::App& app, ModelOptions& options);

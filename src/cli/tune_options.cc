@@ -8,6 +8,7 @@
 #include <charconv>
 
 #include "base/units.h"
+#include "cli/model_options.h"
 
 namespace edgewise::cli {
 namespace {
@@ -109,7 +110,7 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
   DeclareEdge(app, f.edge);
 
   group("Memory and speed");
-  app.add_option("--memory", f.memory, "Most resident memory, for example 2GiB");
+  AddSize(app, "--memory", f.memory, "Most resident memory, for example 2GiB");
   app.add_flag("--recompute,--gradient-checkpointing,--grad-checkpoint", f.recompute,
                "Keep layer inputs only: less memory, about a third slower");
   app.add_option("--dtype", f.dtype, "Type in which the base is held: as-stored, fp32, bf16, fp16")

@@ -25,6 +25,13 @@ run 1 extra tokenize a b --text x && says extra "unexpected argument 'b'"
 run 1 value eval x --ctx lots && says value "'lots' is not a number" && says value "eval --help"
 run 1 missing generate && says missing "--prompt"
 run 1 isa generate "$WORK" --prompt x --isa sse9 && says isa "sse9"
+# A limit that is none would be a promise that is not kept.
+for command in "tune m" "generate m" "chat m" "eval m" "plan m" "profile m" "compress m" "bench tune"; do
+  for size in 0 "" 0.1 -1 nan 2XB; do
+    run 1 size $command m --memory "$size" && says size "--memory"
+  done
+done
+run 1 cache_limit tune m --cache-limit 0 && says cache_limit "--cache-limit"
 run 2 absent tokenize "$WORK/nothing-here" --text x && says absent "nothing-here"
 
 # MODEL may be named as an option, as in other programs.
