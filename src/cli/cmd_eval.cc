@@ -59,12 +59,40 @@ class Eval : public Command {
       return InvalidArgument(
           "give --data FILE (with --protocol P for perplexity), or --task FILE|mmlu");
     }
+    EW_RETURN_IF_ERROR(NameMemory(answers));
     EW_ASSIGN(auto session, OpenSession(inv, model_));
     if (answers || (task_.empty() && protocol_.empty())) return RunDataset(inv, *session);
     return task_.empty() ? RunPerplexity(inv, *session) : RunTask(inv, *session);
   }
 
  private:
+  // What --memory has to leave room for: answers are decoded or scored with what was decoded
+  // before, all else is scored in passes.
+  Status NameMemory(bool answers) {
+    // Text, tokens and what becomes of them, in bytes of a byte of the file.
+    constexpr int64_t kHeldOfData = 8;
+    const std::string& file = data_.empty() ? task_ : data_;
+    const Result<int64_t> size = PosixEnv().FileSize(file);
+    model_.beside = size.ok() ? kHeldOfData * *size : 0;
+    model_.decodes = answers || !task_.empty();
+    if (model_.decodes) {
+      model_.max_context = ctx_;
+      return Status::Ok();
+    }
+    if (protocol_.empty()) {
+      model_.scored = [this](const model::ModelConfig& c) {
+        return std::max<int64_t>(512, MaxLength(data_flags_, c.max_positions));
+      };
+      return Status::Ok();
+    }
+    EW_ASSIGN(const eval::Protocol protocol, eval::ParseProtocol(protocol_));
+    model_.scored = [this, protocol](const model::ModelConfig& c) {
+      return ctx_ > 0 ? std::min(ctx_, c.max_positions)
+                      : eval::DefaultContext(protocol, c.max_positions);
+    };
+    return Status::Ok();
+  }
+
   Status RunPerplexity(Invocation& inv, infer::Session& session) {
     eval::PerplexityOptions options;
     EW_ASSIGN(options.protocol, eval::ParseProtocol(protocol_));

@@ -21,6 +21,10 @@ void DeclareData(CLI::App& app, DataFlags& flags) {
   app.add_option("--max-rows", flags.max_rows, "Read only so many rows");
 }
 
+int64_t MaxLength(const DataFlags& flags, int64_t max_positions) {
+  return flags.max_seq_len > 0 ? flags.max_seq_len : std::min<int64_t>(1024, max_positions);
+}
+
 Result<std::unique_ptr<DataPipeline>> DataPipeline::Create(const formats::ModelLocation& location,
                                                            const text::Tokenizer& tokenizer,
                                                            const DataFlags& flags,
@@ -42,7 +46,7 @@ Result<std::unique_ptr<DataPipeline>> DataPipeline::Create(const formats::ModelL
   EW_ASSIGN(data::Masker masker, data::Masker::Create(*p->chat_, p->tokenizer_, std::move(mask)));
   p->masker_.emplace(std::move(masker));
   data::DatasetOptions& o = p->options_;
-  o.max_length = flags.max_seq_len > 0 ? flags.max_seq_len : std::min<int64_t>(1024, max_positions);
+  o.max_length = MaxLength(flags, max_positions);
   o.read.max_rows = flags.max_rows;
   if (flags.skip_bad_rows) o.read.bad_rows = data::BadRows::kSkip;
   if (!flags.columns.empty()) {

@@ -28,6 +28,8 @@ struct DataFlags {
 };
 
 void DeclareData(CLI::App& app, DataFlags& flags);
+// Tokens of the longest example that is read.
+int64_t MaxLength(const DataFlags& flags, int64_t max_positions);
 
 // A model's way of turning rows into tokens. Not movable: the masker points into it.
 class DataPipeline {

@@ -1,6 +1,7 @@
 // Options that every command with a model shares.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -26,6 +27,11 @@ struct ModelOptions {
   std::string vote;        // of a run with exits; "": as the run says
   double early_stop = -1;  // probability; negative: as the run says
   int fake_quant = -1;     // bits; negative: as the run was tuned
+  // What --memory has to leave room for beside the weights.
+  bool decodes = true;  // the keys and values of max_context tokens
+  // Tokens of the largest pass that only scores; empty: there is none.
+  std::function<int64_t(const model::ModelConfig&)> scored;
+  int64_t beside = 0;  // bytes that the command itself holds later
 };
 
 // The positional MODEL (or RUN: its base with its adapter), --adapter, --dtype, --vote,
@@ -42,8 +48,8 @@ void DeclareCache(CLI::App& app, ModelOptions& options);
 // --memory and --weights-io, for the commands that keep the promise through OpenSession.
 void DeclareMemory(CLI::App& app, ModelOptions& options);
 
-// With --memory the weights are streamed where they do not fit beside everything else; what is left
-// for them is decided by the KV cache for max_context (generation) or by `rows` rows of a pass.
+// With --memory the weights are streamed where they do not fit beside everything else, which the
+// options name.
 // Error: no model named, everything that Session::Open finds.
 Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const ModelOptions& options);
 

@@ -202,15 +202,15 @@ Result<std::vector<Document>> ReadDocuments(const std::string& path) {
   return documents;
 }
 
+int64_t DefaultContext(Protocol protocol, int64_t limit) {
+  if (protocol == Protocol::kLlamaCpp) return 512;
+  return protocol == Protocol::kFixed ? std::min<int64_t>(2048, limit) : limit;
+}
+
 Result<PerplexityResult> Perplexity(infer::Session& session, const std::string& path,
                                     const PerplexityOptions& options) {
   const int64_t limit = session.model().config().max_positions;
-  int64_t ctx = options.ctx;
-  if (ctx == 0) {
-    ctx = options.protocol == Protocol::kLlamaCpp ? 512
-          : options.protocol == Protocol::kFixed  ? std::min<int64_t>(2048, limit)
-                                                  : limit;
-  }
+  const int64_t ctx = options.ctx != 0 ? options.ctx : DefaultContext(options.protocol, limit);
   if (ctx < 2) return InvalidArgument(fmt::format("ctx {}: at least 2 tokens are needed", ctx));
   if (ctx > limit) {
     return InvalidArgument(

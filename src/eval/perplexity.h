@@ -22,11 +22,13 @@ struct Document {
 // harness does), or plain text, which is one document. Error: names file and line.
 Result<std::vector<Document>> ReadDocuments(const std::string& path);
 
+// Tokens of one input where none are named: fixed min(2048, the model's limit); lm-eval the model's
+// limit; llama.cpp 512.
+int64_t DefaultContext(Protocol protocol, int64_t limit);
+
 struct PerplexityOptions {
   Protocol protocol = Protocol::kFixed;
-  // Tokens of one input. 0: fixed min(2048, the model's limit); lm-eval the model's limit;
-  // llama.cpp 512.
-  int64_t ctx = 0;
+  int64_t ctx = 0;              // tokens of one input; 0: DefaultContext
   int64_t limit_tokens = 0;     // fixed, llama.cpp: only so many first tokens; 0: all
   int64_t limit_chunks = 0;     // fixed, llama.cpp; 0: all
   int64_t limit_documents = 0;  // lm-eval; 0: all

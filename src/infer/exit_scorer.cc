@@ -20,6 +20,13 @@ ExitScorer::ExitScorer(ExecContext& ctx, const model::Model& model, const model:
       logits_(exits.size() * kRows * model.config().vocab),
       row_(exits.size() * model.config().vocab) {}
 
+int64_t ExitScorer::BytesBeside(const model::ModelConfig& c, int exits, int64_t max_tokens) {
+  // Logits of a few tokens; of one token the row, and probabilities as rules and bounds combine
+  // them.
+  constexpr int64_t kVotes = 8;
+  return 4 * ((2 + exits) * max_tokens * c.hidden + (kRows + kVotes) * exits * c.vocab);
+}
+
 Status ExitScorer::States(const TokenBatch& batch) {
   const int64_t width = model_.config().hidden;
   supervised_.clear();

@@ -22,6 +22,10 @@ class ExitScorer {
   ExitScorer(ExecContext& ctx, const model::Model& model, const model::ExitSet& exits,
              int64_t max_tokens);
 
+  // What a scorer of batches of up to max_tokens tokens, and the vote on what it gives, hold beside
+  // the pass.
+  static int64_t BytesBeside(const model::ModelConfig& config, int exits, int64_t max_tokens);
+
   // Called with each supervised token's index in the batch and logits [exits, vocab].
   using TokenFn = std::function<void(int64_t token, std::span<const float> logits)>;
   Status Score(const TokenBatch& batch, const TokenFn& fn);

@@ -33,6 +33,7 @@ Result<FloatBuffer> ReadTensor(const formats::TensorSource& source, const std::s
   }
   FloatBuffer values(tensor.view.elements());
   ConvertToF32(tensor.view.dtype, tensor.view.data, values.data(), values.size());
+  source.Drop(name);
   return values;
 }
 

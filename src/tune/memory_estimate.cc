@@ -222,7 +222,8 @@ Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
                                         FormatBytes(rest), FormatBytes(least));
   return OutOfMemory(fmt::format(
       "this run does not fit {}: it takes {}. The smallest limit that works is --memory {}MiB; {}",
-      FormatBytes(limit_bytes), sizes, ((fit.estimate.total() >> 20) + 1),
+      // What is resident varies a little from one process to the next.
+      FormatBytes(limit_bytes), sizes, (fit.estimate.total() >> 20) + 2,
       request.pass
           ? "more --exits, shorter rows or a lower --rank make it smaller"
           : "shorter rows (--max-seq-len), --batch-size 1 with more --grad-accum, a lower --rank "

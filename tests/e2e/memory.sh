@@ -63,6 +63,29 @@ held small 200 0 --method edge --rank 4 -o "$WORK/edge200" --overwrite
 for limit in 110 100 90; do
   held tight$limit $limit 0 --method edge --rank 4 -o "$WORK/edge200" --overwrite
 done
+# Measuring the memory takes some for each thread, but not more than there is.
+held threads 200 0 --method edge --threads 16 -o "$WORK/threads" --overwrite
+# Exits hold adapters of their own, and opening them may be the peak. The limit that a refusal states
+# works.
+held exits 300 0 --method edge --exits 2 --first-layer 20 -o "$WORK/exits" --overwrite
+stated() {
+  "$EDGEWISE" "${@:2}" --memory 1MiB --json --quiet >"$WORK/$1.out" 2>"$WORK/$1.err"
+  local limit
+  limit=$(grep -o -- '--memory [0-9]*MiB' "$WORK/$1.err" | grep -o '[0-9]*')
+  [ -n "$limit" ] || { fail "$1: no limit is stated"; return; }
+  python3 - "$limit" "$EDGEWISE" "${@:2}" --memory "${limit}MiB" --json --quiet <<'EOP' || fail "$1"
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(f"stated {sys.argv[1]} MiB, measured {usage.ru_maxrss / 1024:.1f} MiB")
+sys.exit(status != 0 or usage.ru_maxrss > int(sys.argv[1]) << 10)
+EOP
+}
+stated generate generate "$WORK/exits" --prompt the --max-tokens 4 --ctx 64
+stated eval eval "$WORK/exits" --data "$WORK/data.jsonl"
+stated fixed eval "$model" --data "$WORK/data.jsonl" --protocol fixed --ctx 64
+# Scoring needs no keys and values: what decoding the whole context takes is not asked for.
+check fixed "int(j['error']['message'].split('--memory ')[1].split('MiB')[0]) < 100"
 # What libraries map and never touch counts for this limit, and is left out of the plan.
 held data 400 400 --method lora --rank 8 -o "$WORK/data" --overwrite
 check data "j['memory_limit_bytes'] < 400 << 20"
