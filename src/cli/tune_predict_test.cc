@@ -60,7 +60,7 @@ TEST(TunePredict, TeachersCount) {
   PredictRequest r{data};
   r.grad_accum = 3;
   r.kinds = {{{0, -1}, false, 10}};
-  r.memory = [](bool) { return tune::MemoryEstimate{}; };
+  r.memory = [](bool, int64_t) { return tune::MemoryEstimate{}; };
   r.teacher_seconds = 1;  // of a token: much more than the step itself
   const auto p = PredictRun(*ctx, *model, r);
   ASSERT_TRUE(p.ok()) << p.status().message();
