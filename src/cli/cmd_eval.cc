@@ -61,6 +61,10 @@ class Eval : public Command {
     }
     EW_RETURN_IF_ERROR(NameMemory(answers));
     EW_ASSIGN(auto session, OpenSession(inv, model_));
+    if (const int64_t limit = session->model().config().max_positions; ctx_ > limit) {
+      return InvalidArgument(
+          fmt::format("--ctx {} is more than the {} positions of this model", ctx_, limit));
+    }
     if (answers || (task_.empty() && protocol_.empty())) return RunDataset(inv, *session);
     return task_.empty() ? RunPerplexity(inv, *session) : RunTask(inv, *session);
   }

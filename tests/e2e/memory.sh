@@ -84,6 +84,8 @@ EOP
 stated generate generate "$WORK/exits" --prompt the --max-tokens 4 --ctx 64
 stated eval eval "$WORK/exits" --data "$WORK/data.jsonl"
 stated fixed eval "$model" --data "$WORK/data.jsonl" --protocol fixed --ctx 64
+run 1 positions eval "$model" --data "$WORK/data.jsonl" --task exact-match --ctx 9999999
+says positions "positions"
 # Scoring needs no keys and values: what decoding the whole context takes is not asked for.
 check fixed "int(j['error']['message'].split('--memory ')[1].split('MiB')[0]) < 100"
 # What libraries map and never touch counts for this limit, and is left out of the plan.
