@@ -17,7 +17,8 @@ import tempfile
 
 def plan(edgewise, device, shape, *options):
     out = subprocess.run([edgewise, "plan", "--shape", shape, "--device", device, "--json", "--quiet",
-                          "--micro-batches", "16", *options], capture_output=True, text=True)
+                          "--micro-batches", "16", "--spill", "never", *options],
+                         capture_output=True, text=True)
     if out.returncode != 0:
         return None
     return json.loads(out.stdout)
