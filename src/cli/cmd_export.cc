@@ -56,38 +56,41 @@ class Export : public Command {
   }
 
  private:
-  // By way of a directory with the merged model in floats, unless that is what is given.
+  // Of a GGUF file by way of a directory, which has the vocabulary as it is wanted.
   Status ExportFile(Invocation& inv) {
     if (exit_ == "all") return InvalidArgument("--exit all: a GGUF file holds one exit");
     EW_ASSIGN(const formats::GgmlType type, infer::ParseGgufType(gguf_type_));
     EW_ASSIGN(ExecContext * exec, inv.Exec());
     Env& env = PosixEnv();
     const std::string file = out_;
-    std::string directory = run_;
-    const bool tuned =
-        model::ExitSet::Exists(run_) || env.Exists(JoinPath(run_, "adapter_config.json"));
-    bool made = tuned;
-    if (!tuned) {
-      EW_ASSIGN(const formats::ModelLocation location, formats::ResolveModel(run_));
-      directory = location.path;
-      made = infer::NeedsDenseExport(location);
+    std::string tuned, base_name = run_;
+    if (model::ExitSet::Exists(run_) || env.Exists(JoinPath(run_, "adapter_config.json"))) {
+      tuned = run_;
+      EW_ASSIGN(base_name, BaseName());
     }
-    if (made) {
-      directory = out_ + ".directory";
-      EW_RETURN_IF_ERROR(env.RemoveAll(directory));
+    EW_ASSIGN(formats::ModelLocation base, formats::ResolveModel(base_name));
+    const bool by_directory = base.kind == formats::ModelLocation::Kind::kGguf;
+    Status status;
+    if (by_directory) {
+      out_ = file + ".directory";
+      EW_RETURN_IF_ERROR(env.RemoveAll(out_));
       to_ = "hf";
-      out_ = directory;
       dtype_ = "fp32";
+      status = ExportDirectory(inv);
+      base = {formats::ModelLocation::Kind::kHfDirectory, out_};
+      tuned.clear();
     }
-    Status status = made ? ExportDirectory(inv) : Status::Ok();
     infer::GgufReport report;
     if (status.ok()) {
+      infer::GgufOptions options;
+      options.overwrite = overwrite_;
+      if (!exit_.empty()) options.exit = std::atoi(exit_.c_str());
       Result<infer::GgufReport> written =
-          infer::ExportGguf(*exec, directory, type, file, overwrite_);
+          infer::ExportGguf(*exec, base, tuned, type, file, options);
       status = written.status();
       if (written.ok()) report = *written;
     }
-    if (made) EW_RETURN_IF_ERROR(env.RemoveAll(directory));
+    if (by_directory) EW_RETURN_IF_ERROR(env.RemoveAll(base.path));
     EW_RETURN_IF_ERROR(status);
     OrderedJson json;
     json["output"] = file;
@@ -246,7 +249,8 @@ class Export : public Command {
     for (const std::string& name : tensors->Names()) {
       EW_ASSIGN(HostTensor tensor, tensors->Get(name));
       bytes += tensor.view.bytes();
-      EW_RETURN_IF_ERROR(writer.Add(name, std::move(tensor)));
+      EW_RETURN_IF_ERROR(writer.Add(name, tensor.view.dtype, std::move(tensor.view.shape),
+                                    formats::StoredTensor(tensors, name)));
     }
     EW_RETURN_IF_ERROR(infer::AddCompanionFiles(location, writer));
     if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));

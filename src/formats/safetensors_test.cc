@@ -51,6 +51,35 @@ Bytes SmallFile() {
   return file.data;
 }
 
+TEST(Safetensors, StoredTensorsGoOverInPieces) {
+  const std::string path = ::testing::TempDir() + "/pieces.safetensors";
+  std::vector<float> values(size_t{3} << 20);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  SafetensorsWriter writer;
+  ASSERT_TRUE(
+      writer.Add("large", MakeFloatTensor({static_cast<int64_t>(values.size())}, values.data()))
+          .ok());
+  ASSERT_TRUE(writer.Add("none", MakeFloatTensor({0, 4}, nullptr)).ok());
+  ASSERT_TRUE(writer.Write(PosixEnv(), path).ok());
+  const auto file = SafetensorsFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  Bytes got;
+  int pieces = 0;
+  const auto sink = [&](std::span<const std::byte> piece) {
+    got.insert(got.end(), piece.begin(), piece.end());
+    ++pieces;
+    return Status::Ok();
+  };
+  ASSERT_TRUE(StoredTensor(*file, "large")(sink).ok());
+  EXPECT_GT(pieces, 1);
+  ASSERT_EQ(got.size(), values.size() * 4);
+  EXPECT_EQ(std::memcmp(got.data(), values.data(), got.size()), 0);
+  ASSERT_TRUE(StoredTensor(*file, "none")(sink).ok());
+  EXPECT_EQ(got.size(), values.size() * 4);
+  EXPECT_EQ(StoredTensor(*file, "missing")(sink).code(), StatusCode::kNotFound);
+  std::filesystem::remove(path);
+}
+
 TEST(Safetensors, RoundTrip) {
   const Bytes bytes = SmallFile();
   auto file = SafetensorsFile::FromBytes(bytes, nullptr, "memory");

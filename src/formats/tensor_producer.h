@@ -4,10 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "base/status.h"
+#include "formats/tensor_source.h"
 #include "io/env.h"
 
 namespace edgewise::formats {
@@ -16,6 +19,10 @@ namespace edgewise::formats {
 using ByteSink = std::function<Status(std::span<const std::byte>)>;
 // Hands the bytes of a tensor to the sink; called once each time a file is written.
 using TensorProducer = std::function<Status(const ByteSink&)>;
+
+// The tensor `name` of the source as it is stored, piece by piece; the pages of a piece are given
+// back when the sink has it.
+TensorProducer StoredTensor(std::shared_ptr<const TensorSource> source, std::string name);
 
 // Appends what the producer hands over. Producing more or less than `bytes` is an error (kInternal)
 // that names the tensor.

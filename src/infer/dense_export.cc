@@ -84,7 +84,7 @@ Status AddCompanionFiles(const formats::ModelLocation& location, formats::HfDirW
 
 Result<DenseReport> ExportDense(const formats::ModelLocation& location, std::optional<DType> wanted,
                                 const std::string& out) {
-  EW_ASSIGN(const auto model, model::Model::Load(location.path));
+  EW_ASSIGN(const auto model, model::Model::Load(location.path, {.keep_quant = true}));
   EW_ASSIGN(std::string config, DenseConfig(location, *model, wanted));
   formats::HfDirWriter writer(std::move(config));
   DenseReport report;

@@ -12,27 +12,11 @@
 #include "infer/logit_error.h"
 #include "io/env.h"
 #include "io/json.h"
-#include "model/decoder.h"
-#include "model/forked_decoder.h"
 #include "model/save.h"
 #include "model/weight_table.h"
 
 namespace edgewise::infer {
 namespace {
-
-// The exit's LoRA on the head, as a slot of a linear.
-model::LoraSlot HeadSlot(const model::TunedExit& exit, const model::ModelConfig& c) {
-  model::LoraSlot slot;
-  if (exit.head_lora_rank == 0) return slot;
-  slot.r = exit.head_lora_rank;
-  slot.in = c.hidden;
-  slot.out = c.vocab;
-  slot.scale = exit.head_lora_scale;
-  // A slot is written through in training only.
-  slot.a = const_cast<float*>(exit.head_lora_a.data());
-  slot.b = const_cast<float*>(exit.head_lora_b.data());
-  return slot;
-}
 
 Result<std::string> TruncatedConfig(const std::string& text, int64_t layers, bool own_head) {
   EW_ASSIGN(Json json, ParseJson(text));
@@ -47,28 +31,16 @@ Result<std::string> TruncatedConfig(const std::string& text, int64_t layers, boo
 }
 
 formats::TensorProducer Floats(const FloatBuffer& values, DType dtype) {
-  return [&values, dtype](const formats::ByteSink& sink) {
-    std::vector<std::byte> bytes(static_cast<size_t>(values.size()) * DTypeBytes(dtype));
-    ConvertFromF32(dtype, values.data(), bytes.data(), values.size());
-    return sink(bytes);
+  return [&values, dtype](const formats::ByteSink& sink) -> Status {
+    const int64_t step = std::min<int64_t>(int64_t{1} << 18, values.size());
+    std::vector<std::byte> bytes(static_cast<size_t>(step) * DTypeBytes(dtype));
+    for (int64_t at = 0; at < values.size(); at += step) {
+      const int64_t n = std::min(step, values.size() - at);
+      ConvertFromF32(dtype, values.data() + at, bytes.data(), n);
+      EW_RETURN_IF_ERROR(sink({bytes.data(), static_cast<size_t>(n) * DTypeBytes(dtype)}));
+    }
+    return Status::Ok();
   };
-}
-
-// Of the tuned exit against the written model.
-Result<double> ExitLogitError(ExecContext& ctx, const model::Model& base,
-                              const model::ExitSet& exits, int k, const model::Model& merged) {
-  model::DecoderOptions options;
-  options.max_context = std::min<int64_t>(kProbeTokens, base.config().max_positions);
-  EW_ASSIGN(auto left, model::ForkedDecoder::Create(ctx, base, exits, options));
-  EW_ASSIGN(auto right, model::Decoder::Create(ctx, merged, options));
-  const auto vocab = static_cast<size_t>(base.config().vocab);
-  return LogitError(
-      base.config().vocab, options.max_context,
-      [&](int32_t token) -> Result<std::span<const float>> {
-        EW_ASSIGN(const std::span<const float> all, left->Step(token));
-        return all.subspan(static_cast<size_t>(k) * vocab, vocab);
-      },
-      [&](int32_t token) { return right->Step(token); });
 }
 
 // Removes what was written unless it was right.
@@ -146,10 +118,7 @@ Result<MergeReport> ExportExitToHf(ExecContext& ctx, const formats::ModelLocatio
   if (env.Exists(out) && !options.overwrite) {
     return InvalidArgument(out + " exists already; choose another directory or --overwrite");
   }
-  model::LoadOptions load;
-  // Compared with the base's values in floats: rounding of activations is not the merge's doing.
-  if (NeedsDenseExport(base)) load.storage = model::StorageDType::kF32;
-  EW_ASSIGN(const auto model, model::Model::Load(base.path, load));
+  EW_ASSIGN(const auto model, model::Model::Load(base.path, {.keep_quant = true}));
   EW_ASSIGN(const model::ExitSet exits, model::ExitSet::Load(run_dir, model->config()));
   if (k < 0 || k >= exits.size()) {
     return InvalidArgument(
@@ -157,12 +126,14 @@ Result<MergeReport> ExportExitToHf(ExecContext& ctx, const formats::ModelLocatio
   }
   const model::TunedExit& exit = exits.exit(k);
   const bool own_head = exit.head_lora_rank > 0 || !exit.head.empty();
-  const model::LoraSlot head_slot = HeadSlot(exit, model->config());
+  const model::LoraSlot head_slot = exit.HeadSlot();
   EW_ASSIGN(std::string config, DenseConfig(base, *model, options.dtype));
   EW_ASSIGN(config, TruncatedConfig(config, exit.end, own_head));
   formats::HfDirWriter writer(std::move(config));
   Writing w{writer, {}, {}, 0};
-  EW_RETURN_IF_ERROR(AddWeights(*model, exits, k, head_slot, options.dtype, own_head, w));
+  std::optional<DType> dtype = options.dtype;
+  if (NeedsDenseExport(base)) dtype = dtype.value_or(DType::kF32);
+  EW_RETURN_IF_ERROR(AddWeights(*model, exits, k, head_slot, dtype, own_head, w));
   EW_RETURN_IF_ERROR(AddCompanionFiles(base, writer));
 
   std::string target = out;
@@ -172,8 +143,9 @@ Result<MergeReport> ExportExitToHf(ExecContext& ctx, const formats::ModelLocatio
   EW_RETURN_IF_ERROR(env.RemoveAll(temporary));
   EW_RETURN_IF_ERROR(writer.Write(env, temporary));
   MergeReport& report = w.report;
-  EW_ASSIGN(const auto merged, model::Model::Load(temporary));
-  EW_ASSIGN(report.error, ExitLogitError(ctx, *model, exits, k, *merged));
+  const model::ExitStream& stream = exits.streams()[static_cast<size_t>(exit.stream)];
+  const ProbedModel tuned{base.path, stream.lora, stream.layers.begin, exit.end, exit.Head()};
+  EW_ASSIGN(report.error, LogitError(ctx, tuned, {temporary}));
   report.max_error = options.max_error >= 0 ? options.max_error : w.limit;
   for (const std::string& d : w.dtypes) report.dtype += (report.dtype.empty() ? "" : "/") + d;
   if (report.error > report.max_error) {
@@ -216,7 +188,7 @@ Status ExportExitToPeft(const model::ModelConfig& config, const model::ExitSet& 
     }
   }
   if (exit.head_lora_rank > 0) {
-    const model::LoraSlot s = HeadSlot(exit, config);
+    const model::LoraSlot s = exit.HeadSlot();
     peft.config.target_modules.push_back("lm_head");
     peft.pairs.emplace("lm_head", formats::LoraPair{formats::MakeFloatTensor({s.r, s.in}, s.a),
                                                     formats::MakeFloatTensor({s.out, s.r}, s.b)});

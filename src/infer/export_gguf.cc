@@ -2,16 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
+#include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "formats/gguf_writer.h"
 #include "formats/hf_dir.h"
 #include "infer/logit_error.h"
 #include "infer/merge.h"
+#include "infer/tuned_model.h"
 #include "io/env.h"
 #include "io/json.h"
-#include "model/decoder.h"
 #include "model/rope.h"
 #include "model/weight_table.h"
 #include "text/chat_template.h"
@@ -142,25 +143,15 @@ Status DescribeVocab(const text::GgufVocab& v, const std::string& chat_template,
   return w.SetString("tokenizer.chat_template", chat_template);
 }
 
-// Rows of q and k in llama.cpp's order of the rotary embedding: pairs (2i, 2i + 1) instead of
-// halves (i, i + D/2).
-HostTensor Interleaved(const HostTensor& source, int64_t head_dim) {
-  const TensorView& in = source.view;
-  const int64_t rows = in.shape[0];
-  const auto row_bytes = static_cast<size_t>(in.bytes() / std::max<int64_t>(rows, 1));
-  auto buffer = std::make_shared<AlignedBuffer>(static_cast<size_t>(in.bytes()));
-  const auto* from = static_cast<const char*>(in.data);
-  auto* to = buffer->as<char>();
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t d = row % head_dim;
-    const int64_t half = row - d + d % 2 * (head_dim / 2) + d / 2;
-    std::memcpy(to + static_cast<size_t>(row) * row_bytes,
-                from + static_cast<size_t>(half) * row_bytes, row_bytes);
-  }
-  HostTensor out;
-  out.view = {in.dtype, in.shape, buffer->data()};
-  out.owner = std::move(buffer);
-  return out;
+// Vocabulary and chat template of a Hugging Face directory.
+Status DescribeText(const std::string& directory, int64_t words, GgufWriter& w) {
+  EW_ASSIGN(const std::string tokenizer, ReadText(directory, "tokenizer.json"));
+  EW_ASSIGN(const std::string tokenizer_config, ReadText(directory, "tokenizer_config.json"));
+  EW_ASSIGN(
+      const text::GgufVocab vocab,
+      text::GgufVocabFromTokenizerJson(tokenizer, tokenizer_config, words).WithContext(directory));
+  EW_ASSIGN(const std::string chat_template, ChatTemplateText(directory));
+  return DescribeVocab(vocab, chat_template, w);
 }
 
 GgmlType TypeOf(const model::WeightId& id, GgmlType wanted, int64_t row) {
@@ -170,32 +161,59 @@ GgmlType TypeOf(const model::WeightId& id, GgmlType wanted, int64_t row) {
   return row % formats::InfoOf(type).block_elements == 0 ? type : GgmlType::kF16;
 }
 
-Status AddWeights(const model::ModelConfig& c, const formats::TensorSource& source, GgmlType type,
-                  GgufWriter& w, GgufReport* report) {
-  for (const model::WeightId& id : model::ListWeights(c)) {
-    EW_ASSIGN(HostTensor tensor, source.Get(model::HfName(c, id)));
-    const bool projection = id.role == WeightRole::kLinear || id.role == WeightRole::kBias;
-    const bool rotated = projection && (id.kind == LinearKind::kQ || id.kind == LinearKind::kK);
-    if (rotated && c.model_type == "llama") tensor = Interleaved(tensor, c.head_dim);
-    const GgmlType as = TypeOf(id, type, tensor.view.shape.back());
-    EW_RETURN_IF_ERROR(w.AddTensor(model::GgufName(id), as, std::move(tensor)));
-    ++report->tensors;
+// Rows of q and k, whole heads of them, in llama.cpp's order of the rotary embedding: pairs
+// (2i, 2i + 1) instead of halves (i, i + D/2). Biases: rows of one number.
+void Interleave(const float* from, int64_t rows, int64_t cols, int64_t head_dim, float* to) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t d = row % head_dim;
+    const int64_t half = row - d + d % 2 * (head_dim / 2) + d / 2;
+    std::copy_n(from + half * cols, cols, to + row * cols);
+  }
+}
+
+// Some rows at a time, so that a large matrix is never there as a whole.
+Status Produce(const TunedModel& model, const model::WeightId& id, GgmlType type,
+               const formats::ByteSink& sink) {
+  const model::ModelConfig& c = model.config();
+  const std::vector<int64_t> shape = model::ShapeOf(c, id);
+  const bool projection = id.role == WeightRole::kLinear || id.role == WeightRole::kBias;
+  const bool rotated = c.model_type == "llama" && projection &&
+                       (id.kind == LinearKind::kQ || id.kind == LinearKind::kK);
+  const int64_t rows = id.is_matrix() ? shape[0] : 1, cols = shape.back();
+  int64_t step = std::max<int64_t>(1, (int64_t{1} << 18) / cols);
+  if (rotated) step = std::max(step / c.head_dim, int64_t{1}) * c.head_dim;
+  step = std::min(step, rows);
+  const formats::GgmlTypeInfo& info = formats::InfoOf(type);
+  FloatBuffer values(step * cols), ordered(rotated ? values.size() : 0);
+  std::vector<std::byte> blocks(
+      static_cast<size_t>(values.size() / info.block_elements * info.block_bytes));
+  for (int64_t row = 0; row < rows; row += step) {
+    const int64_t n = std::min(step, rows - row);
+    model.Rows(id, row, n, values.data());
+    const bool matrix = id.is_matrix();
+    if (rotated) {
+      Interleave(values.data(), matrix ? n : cols, matrix ? cols : 1, c.head_dim, ordered.data());
+    }
+    const std::span<const float> part((rotated ? ordered : values).data(),
+                                      static_cast<size_t>(n * cols));
+    const std::span<std::byte> out = std::span(blocks).first(
+        static_cast<size_t>(n * cols / info.block_elements * info.block_bytes));
+    EW_RETURN_IF_ERROR(formats::QuantizeGgml(type, part, out));
+    EW_RETURN_IF_ERROR(sink(out));
   }
   return Status::Ok();
 }
 
-Result<double> FileError(ExecContext& ctx, const std::string& directory, const std::string& file) {
-  // Both in floats: rounding of activations is not the file's doing.
-  const model::LoadOptions floats{.storage = model::StorageDType::kF32};
-  EW_ASSIGN(const auto want, model::Model::Load(directory, floats));
-  EW_ASSIGN(const auto got, model::Model::Load(file, floats));
-  model::DecoderOptions options;
-  options.max_context = std::min(kProbeTokens, want->config().max_positions);
-  EW_ASSIGN(auto left, model::Decoder::Create(ctx, *want, options));
-  EW_ASSIGN(auto right, model::Decoder::Create(ctx, *got, options));
-  return LogitError(
-      want->config().vocab, options.max_context, [&](int32_t t) { return left->Step(t); },
-      [&](int32_t t) { return right->Step(t); });
+Status AddWeights(const TunedModel& model, GgmlType type, GgufWriter& w, GgufReport* report) {
+  for (const model::WeightId& id : model::ListWeights(model.config())) {
+    const std::vector<int64_t> shape = model::ShapeOf(model.config(), id);
+    const GgmlType as = TypeOf(id, type, shape.back());
+    EW_RETURN_IF_ERROR(w.AddTensor(
+        model::GgufName(id), as, shape,
+        [&model, id, as](const formats::ByteSink& sink) { return Produce(model, id, as, sink); }));
+    ++report->tensors;
+  }
+  return Status::Ok();
 }
 
 }  // namespace
@@ -208,36 +226,31 @@ Result<GgmlType> ParseGgufType(std::string_view name) {
       fmt::format("'{}' is not a type of GGUF files: f32, f16, bf16, q8_0 and q4_0 are", name));
 }
 
-Result<GgufReport> ExportGguf(ExecContext& ctx, const std::string& directory, GgmlType type,
-                              const std::string& out, bool overwrite) {
+Result<GgufReport> ExportGguf(ExecContext& ctx, const formats::ModelLocation& base,
+                              const std::string& tuned, GgmlType type, const std::string& out,
+                              const GgufOptions& options) {
   Env& env = PosixEnv();
-  if (env.Exists(out) && !overwrite) {
+  if (env.Exists(out) && !options.overwrite) {
     return InvalidArgument(out + " exists already; choose another file or --overwrite");
   }
-  model::ModelConfig config;
-  {
-    EW_ASSIGN(const auto model, model::Model::Load(directory));
-    config = model->config();
+  if (base.kind != formats::ModelLocation::Kind::kHfDirectory) {
+    return Unsupported(base.path + " is a GGUF file: its vocabulary is wanted as a directory's");
   }
-  EW_ASSIGN(const std::string tokenizer, ReadText(directory, "tokenizer.json"));
-  EW_ASSIGN(const std::string tokenizer_config, ReadText(directory, "tokenizer_config.json"));
-  EW_ASSIGN(const text::GgufVocab vocab,
-            text::GgufVocabFromTokenizerJson(tokenizer, tokenizer_config, config.vocab)
-                .WithContext(directory));
-  EW_ASSIGN(const std::string chat_template, ChatTemplateText(directory));
-  EW_ASSIGN(const auto tensors, formats::ShardedTensors::Open(directory));
+  EW_ASSIGN(const auto model, TunedModel::Open(base, tuned, options.exit));
+  const model::ModelConfig& config = model->config();
+  const std::string& directory = base.path;
   GgufWriter writer;
   GgufReport report;
   std::string name = out.substr(out.rfind('/') + 1);
   if (name.ends_with(".gguf")) name.resize(name.size() - 5);
   EW_RETURN_IF_ERROR(Describe(config, type, name, writer).WithContext(directory));
-  EW_RETURN_IF_ERROR(DescribeVocab(vocab, chat_template, writer));
-  EW_RETURN_IF_ERROR(AddWeights(config, *tensors, type, writer, &report));
+  EW_RETURN_IF_ERROR(DescribeText(directory, config.vocab, writer));
+  EW_RETURN_IF_ERROR(AddWeights(*model, type, writer, &report));
   report.bytes = writer.FileBytes();
 
   const std::string temporary = out + ".writing.gguf";
   EW_RETURN_IF_ERROR(writer.Write(env, temporary));
-  const Result<double> error = FileError(ctx, directory, temporary);
+  const Result<double> error = LogitError(ctx, model->probed(), {temporary});
   const auto dtype = formats::InfoOf(type).dtype;
   report.max_error = dtype ? DefaultMergeError(*dtype) : 0;
   report.error = error.ok() ? *error : 0;

@@ -2,22 +2,33 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <span>
+#include <limits>
+#include <string>
 
 #include "base/status.h"
+#include "exec/context.h"
+#include "model/lora.h"
+#include "model/model.h"
+#include "model/training_pass.h"
 
 namespace edgewise::infer {
-
-// Logits after one more token.
-using LogitsStep = std::function<Result<std::span<const float>>(int32_t token)>;
 
 // Positions that are compared, or fewer where the model has fewer.
 inline constexpr int64_t kProbeTokens = 24;
 
-// max |difference| / max |logit of `want`| over `positions` of a fixed
-// random text. Error (kBadInput): a logit that is not a number, which must not pass as equal.
-Result<double> LogitError(int64_t vocab, int64_t positions, const LogitsStep& want,
-                          const LogitsStep& got);
+// One side: a model's files and what is tuned of it.
+struct ProbedModel {
+  std::string path;  // Hugging Face directory, packed base or GGUF file
+  const model::LoraAdapter* lora = nullptr;
+  int64_t lora_begin = 0;                                // first adapted layer
+  int64_t layers = std::numeric_limits<int64_t>::max();  // the first so many, or all
+  model::ExitHead head = {};                             // above them
+};
+
+// max |difference| / max |logit of `want`| over a fixed random text. Activations stay floats on
+// packed weights: rounding them is not the writing's doing. Of either model one layer is in memory
+// at a time, of the heads a block of rows. Errors: files that cannot be read; kBadInput: models of
+// other sizes, a logit that is not a number, which must not pass as equal.
+Result<double> LogitError(ExecContext& ctx, const ProbedModel& want, const ProbedModel& got);
 
 }  // namespace edgewise::infer

@@ -11,18 +11,20 @@
 #include "infer/logit_error.h"
 #include "io/env.h"
 #include "io/json.h"
-#include "model/decoder.h"
 #include "model/save.h"
 #include "model/weight_table.h"
 
 namespace edgewise::infer {
 namespace {
 
-// One matrix of the base plus scale B A, handed over in blocks of rows.
-formats::TensorProducer MergedMatrix(HostTensor base, const model::LoraSlot* slot, DType dtype) {
-  return [base, slot, dtype](const formats::ByteSink& sink) -> Status {
+// One matrix of the base plus scale B A, handed over in blocks of rows; their pages are given back.
+formats::TensorProducer MergedMatrix(std::shared_ptr<const formats::TensorSource> source,
+                                     const std::string& name, const model::LoraSlot* slot,
+                                     DType dtype) {
+  return [source = std::move(source), name, slot, dtype](const formats::ByteSink& sink) -> Status {
+    EW_ASSIGN(const HostTensor base, source->Get(name));
     const int64_t rows = base.view.shape[0], cols = base.view.shape[1];
-    const int64_t block = std::max<int64_t>(1, (int64_t{1} << 18) / cols);
+    const int64_t block = std::max<int64_t>(1, std::min(rows, (int64_t{1} << 18) / cols));
     const auto element = static_cast<int64_t>(DTypeBytes(base.view.dtype));
     std::vector<float> values(static_cast<size_t>(block * cols));
     std::vector<std::byte> bytes(values.size() * DTypeBytes(dtype));
@@ -31,32 +33,14 @@ formats::TensorProducer MergedMatrix(HostTensor base, const model::LoraSlot* slo
       ConvertToF32(base.view.dtype,
                    static_cast<const std::byte*>(base.view.data) + begin * cols * element,
                    values.data(), n * cols);
-      for (int64_t i = 0; slot != nullptr && i < n; ++i) {
-        float* row = values.data() + i * cols;
-        for (int64_t k = 0; k < slot->r; ++k) {
-          const float factor = slot->scale * slot->b[(begin + i) * slot->r + k];
-          const float* a = slot->a + k * cols;
-          for (int64_t j = 0; j < cols; ++j) row[j] += factor * a[j];
-        }
-      }
+      source->Drop(name);
+      if (slot != nullptr) model::AddAdapter(*slot, begin, n, cols, values.data());
       ConvertFromF32(dtype, values.data(), bytes.data(), n * cols);
       EW_RETURN_IF_ERROR(
           sink(std::span(bytes.data(), static_cast<size_t>(n * cols) * DTypeBytes(dtype))));
     }
     return Status::Ok();
   };
-}
-
-// Of base and adapter against the merged model.
-Result<double> MergeError(ExecContext& ctx, const model::Model& base,
-                          const model::LoraAdapter& adapter, const model::Model& merged) {
-  model::DecoderOptions options;
-  options.max_context = std::min<int64_t>(kProbeTokens, base.config().max_positions);
-  EW_ASSIGN(auto left, model::Decoder::Create(ctx, base, options, &adapter));
-  EW_ASSIGN(auto right, model::Decoder::Create(ctx, merged, options));
-  return LogitError(
-      base.config().vocab, options.max_context, [&](int32_t t) { return left->Step(t); },
-      [&](int32_t t) { return right->Step(t); });
 }
 
 // Removes what was written unless the merge succeeded.
@@ -103,16 +87,16 @@ Status AddTensors(const std::string& path, const Slots& slots, std::optional<DTy
     m.report.bytes += tensor.view.elements() * static_cast<int64_t>(DTypeBytes(dtype));
     if (slot != slots.end() && !matrix) return BadInput(name + " is not a matrix of floats");
     if (slot == slots.end() && dtype == tensor.view.dtype) {
-      EW_RETURN_IF_ERROR(writer.Add(name, std::move(tensor)));
+      EW_RETURN_IF_ERROR(writer.Add(name, dtype, std::move(tensor.view.shape),
+                                    formats::StoredTensor(tensors, name)));
       continue;
     }
     if (slot != slots.end()) ++m.report.merged;
     m.dtypes.emplace(DTypeName(dtype));
     m.limit = std::max(m.limit, DefaultMergeError(dtype));
-    std::vector<int64_t> shape = tensor.view.shape;
     EW_RETURN_IF_ERROR(writer.Add(
-        name, dtype, std::move(shape),
-        MergedMatrix(std::move(tensor), slot == slots.end() ? nullptr : slot->second, dtype)));
+        name, dtype, std::move(tensor.view.shape),
+        MergedMatrix(tensors, name, slot == slots.end() ? nullptr : slot->second, dtype)));
   }
   return Status::Ok();
 }
@@ -151,12 +135,7 @@ Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLoc
     return InvalidArgument(out + " exists already; choose another directory or --overwrite");
   }
   const bool plain = !NeedsDenseExport(base);
-  // Compared with the base's values in floats: rounding of activations is not the merge's doing.
-  model::LoadOptions load;
-  if (!plain && base.kind == formats::ModelLocation::Kind::kHfDirectory) {
-    load.storage = model::StorageDType::kF32;
-  }
-  EW_ASSIGN(const auto model, model::Model::Load(base.path, load));
+  EW_ASSIGN(const auto model, model::Model::Load(base.path, {.keep_quant = true}));
   EW_ASSIGN(const model::LoraAdapter adapter, model::LoadPeftAdapter(adapter_dir, model->config()));
   Slots slots;
   for (const model::WeightId& id : model::ListWeights(model->config())) {
@@ -168,8 +147,13 @@ Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLoc
   EW_ASSIGN(std::string config, DenseConfig(base, *model, options.dtype));
   formats::HfDirWriter writer(std::move(config));
   Merged m;
-  EW_RETURN_IF_ERROR(plain ? AddTensors(base.path, slots, options.dtype, writer, m)
-                           : AddWeights(*model, slots, options.dtype, writer, m));
+  // Of a packed base the few matrices in half precision become floats like all others.
+  std::optional<DType> dtype = options.dtype;
+  if (!plain && base.kind == formats::ModelLocation::Kind::kHfDirectory) {
+    dtype = dtype.value_or(DType::kF32);
+  }
+  EW_RETURN_IF_ERROR(plain ? AddTensors(base.path, slots, dtype, writer, m)
+                           : AddWeights(*model, slots, dtype, writer, m));
   MergeReport& report = m.report;
   if (report.merged != static_cast<int64_t>(slots.size())) {
     return BadInput(
@@ -186,8 +170,7 @@ Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLoc
   EW_RETURN_IF_ERROR(env.RemoveAll(temporary));
   EW_RETURN_IF_ERROR(writer.Write(env, temporary));
 
-  EW_ASSIGN(const auto merged, model::Model::Load(temporary));
-  EW_ASSIGN(report.error, MergeError(ctx, *model, adapter, *merged));
+  EW_ASSIGN(report.error, LogitError(ctx, {.path = base.path, .lora = &adapter}, {temporary}));
   report.max_error = options.max_error >= 0 ? options.max_error : m.limit;
   for (const std::string& d : m.dtypes) report.dtype += (report.dtype.empty() ? "" : "/") + d;
   if (report.error > report.max_error) {

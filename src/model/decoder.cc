@@ -21,6 +21,7 @@ struct LayerStack::Impl {
   const LoraAdapter* lora;
   int64_t lora_begin;
   int activation_bits;
+  bool exact_forward;
   int64_t max_rows;
   RopeTables rope;
   AlignedBuffer storage;
@@ -71,6 +72,7 @@ Result<LayerStack> LayerStack::Create(ExecContext& ctx, const Model& model, Laye
                                                  options.lora,
                                                  options.lora_begin,
                                                  options.activation_bits,
+                                                 options.exact_forward,
                                                  options.max_rows,
                                                  {},
                                                  {},
@@ -137,6 +139,7 @@ Status LayerStack::Forward(KvCache& cache, int64_t rows, float* hidden) {
     Block block{c, layer, s.model.weights().layers[static_cast<size_t>(layer)],
                 s.rope[description.rope], layer >= s.lora_begin ? s.lora : nullptr};
     block.activation_bits = s.activation_bits;
+    block.exact_forward = s.exact_forward;
     EW_ASSIGN(const HeldWeights held, HeldWeights::Layer(s.model, layer));
     const BlockCache block_cache{&cache, from, s.cache_scratch};
     BlockForward(s.ctx, block, {rows, s.positions.data(), s.first_key.data()}, hidden, hidden, acts,

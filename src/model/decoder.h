@@ -20,6 +20,7 @@ struct LayerStackOptions {
   const LoraAdapter* lora = nullptr;  // must outlive the stack; null: none
   int64_t lora_begin = 0;             // first adapted layer
   int activation_bits = 0;            // PassOptions::activation_bits
+  bool exact_forward = false;         // PassOptions::exact_forward
 };
 
 // Layers [begin, end) of a model on rows of hidden states, with a KV cache: what a device that

@@ -116,6 +116,19 @@ ExitHead TunedExit::Head() const {
   return h;
 }
 
+LoraSlot TunedExit::HeadSlot() const {
+  LoraSlot slot;
+  if (head_lora_rank == 0) return slot;
+  slot.r = head_lora_rank;
+  slot.in = head_lora_a.size() / head_lora_rank;
+  slot.out = head_lora_b.size() / head_lora_rank;
+  slot.scale = head_lora_scale;
+  // A slot is written through in training only.
+  slot.a = const_cast<float*>(head_lora_a.data());
+  slot.b = const_cast<float*>(head_lora_b.data());
+  return slot;
+}
+
 bool ExitSet::Exists(const std::string& run_dir) {
   return PosixEnv().Exists(JoinPath(run_dir, kExitTensors)) &&
          PosixEnv().Exists(JoinPath(run_dir, kRunFile));

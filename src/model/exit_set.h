@@ -39,6 +39,8 @@ struct TunedExit {
   kernels::WeightRef head_ref;  // of `head`
 
   ExitHead Head() const;
+  // The LoRA on the head as a slot of a linear; rank 0: there is none.
+  LoraSlot HeadSlot() const;
 };
 
 // The rounding of activations (PassOptions::activation_bits) that a run of `edgewise tune` was made

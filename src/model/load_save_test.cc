@@ -114,6 +114,31 @@ TEST_F(Files, SavedModelsLoadAsTheyWere) {
   }
 }
 
+TEST_F(Files, PartsLoadAlone) {
+  for (const ModelConfig& config : NamedTinyModels()) {
+    SCOPED_TRACE(config.architecture);
+    const auto model = testing::MakeTinyModel(config);
+    std::filesystem::remove_all(dir_);
+    ASSERT_TRUE(
+        SaveHfModel(PosixEnv(), *model, DType::kF32, ConfigToHf(config, DType::kF32), {}, dir_)
+            .ok());
+    LoadOptions options;
+    options.only = [](const WeightId& id) { return id.layer == 1; };
+    const auto part = Model::Load(dir_, options);
+    ASSERT_TRUE(part.ok()) << part.status().message();
+    EXPECT_TRUE((*part)->notes().empty());
+    for (const WeightId& id : ListWeights(config)) {
+      SCOPED_TRACE(HfName(config, id));
+      const ModelWeights& w = (*part)->weights();
+      const void* data = id.is_matrix() ? MatrixOf(w, id).data : VectorOf(w, id);
+      ASSERT_EQ(data != nullptr, id.layer == 1);
+      if (data == nullptr) continue;
+      EXPECT_EQ(*static_cast<const float*>(data), *model->MutableData(id));
+    }
+    EXPECT_LT((*part)->weight_bytes(), model->weight_bytes() / 2);
+  }
+}
+
 TEST_F(Files, WhatDoesNotFitIsNamed) {
   const ModelConfig config = testing::TinyLlama();
   const auto model = testing::MakeTinyModel(config);

@@ -186,6 +186,7 @@ int64_t Model::MappedBytes(const WeightId& id) const {
 
 void Model::DropCached(const WeightId& id) const {
   if (source_ == nullptr) return;
+  if (config_.tied && id.role == WeightRole::kHead) return DropCached({WeightRole::kEmbedding});
   const std::string name = HfName(config_, id);
   for (const std::string& stored : {name, PackedName(name), std::string("lm_head.weight")}) {
     const bool tied_head = stored == "lm_head.weight" && id.role == WeightRole::kEmbedding;

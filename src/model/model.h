@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -40,6 +41,9 @@ struct LoadOptions {
   // How products with packed matrices are cut on this machine; null: as the kernels like. Has to
   // outlive a streamed model.
   const kernels::KernelTuning* tuning = nullptr;
+  // Of a model that is gone through part by part: the weights that are loaded, the others are null.
+  // Empty: all. With tied weights the embedding is the head.
+  std::function<bool(const WeightId&)> only = {};
 };
 
 class Model {

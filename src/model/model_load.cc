@@ -248,6 +248,7 @@ Result<std::unique_ptr<Model>> Build(const std::shared_ptr<const formats::Tensor
     for (const WeightId& id : ListWeights(builder.config())) {
       used.insert(HfName(builder.config(), id));
       used.insert(PackedName(HfName(builder.config(), id)));
+      if (options.only && !options.only(id)) continue;
       bool kept = false;
       if (gguf != nullptr) {
         EW_ASSIGN(kept,

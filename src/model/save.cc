@@ -45,7 +45,28 @@ OrderedJson RopeScaling(const RopeConfig& rope) {
   return json;
 }
 
-// values [n, cols] += scale B A, rows row .. row + n - 1.
+// Writes `rows` rows at a time, so that a large matrix is never copied whole.
+Status Produce(const Model& model, const WeightId& id, DType dtype, const LoraSlot* slot,
+               const formats::ByteSink& sink) {
+  const ModelConfig& c = model.config();
+  const std::vector<int64_t> shape = ShapeOf(c, id);
+  const int64_t rows = id.is_matrix() ? shape[0] : 1;
+  const int64_t cols = shape.back();
+  const int64_t step = std::clamp<int64_t>((1 << 18) / cols, 1, rows);
+  std::vector<float> values(static_cast<size_t>(step * cols));
+  std::vector<std::byte> bytes(values.size() * DTypeBytes(dtype));
+  for (int64_t row = 0; row < rows; row += step) {
+    const int64_t n = std::min(step, rows - row);
+    ReadWeightRows(model, id, row, n, values.data());
+    if (slot != nullptr) AddAdapter(*slot, row, n, cols, values.data());
+    ConvertFromF32(dtype, values.data(), bytes.data(), n * cols);
+    EW_RETURN_IF_ERROR(sink({bytes.data(), static_cast<size_t>(n * cols) * DTypeBytes(dtype)}));
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
 void AddAdapter(const LoraSlot& slot, int64_t row, int64_t n, int64_t cols, float* values) {
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t k = 0; k < slot.r; ++k) {
@@ -55,35 +76,6 @@ void AddAdapter(const LoraSlot& slot, int64_t row, int64_t n, int64_t cols, floa
     }
   }
 }
-
-// Writes `rows` rows at a time, so that a large matrix is never copied whole.
-Status Produce(const Model& model, const WeightId& id, DType dtype, const LoraSlot* slot,
-               const formats::ByteSink& sink) {
-  const ModelConfig& c = model.config();
-  const std::vector<int64_t> shape = ShapeOf(c, id);
-  const int64_t rows = id.is_matrix() ? shape[0] : 1;
-  const int64_t cols = shape.back();
-  const int64_t step = std::clamp<int64_t>((1 << 18) / cols, 1, rows);
-  // GGUF files hold Gemma's gains with the 1 added.
-  const float less = IsGemma(c) && !c.norm_plus_one && id.is_norm() ? 1.0f : 0.0f;
-  std::vector<float> values(static_cast<size_t>(step * cols));
-  std::vector<std::byte> bytes(values.size() * DTypeBytes(dtype));
-  for (int64_t row = 0; row < rows; row += step) {
-    const int64_t n = std::min(step, rows - row);
-    if (id.is_matrix()) {
-      kernels::WeightRowsToF32(MatrixOf(model.weights(), id), row, n, values.data());
-      if (slot != nullptr) AddAdapter(*slot, row, n, cols, values.data());
-    } else {
-      const float* v = VectorOf(model.weights(), id);
-      std::transform(v, v + cols, values.data(), [less](float x) { return x - less; });
-    }
-    ConvertFromF32(dtype, values.data(), bytes.data(), n * cols);
-    EW_RETURN_IF_ERROR(sink({bytes.data(), static_cast<size_t>(n * cols) * DTypeBytes(dtype)}));
-  }
-  return Status::Ok();
-}
-
-}  // namespace
 
 std::string ConfigToHf(const ModelConfig& c, DType dtype) {
   OrderedJson json;
@@ -140,6 +132,19 @@ Status CheckHfConfig(const ModelConfig& config) {
     }
   }
   return Status::Ok();
+}
+
+void ReadWeightRows(const Model& model, const WeightId& id, int64_t first, int64_t n, float* out) {
+  const ModelConfig& c = model.config();
+  if (id.is_matrix()) {
+    kernels::WeightRowsToF32(MatrixOf(model.weights(), id), first, n, out);
+    model.DropCached(id);
+    return;
+  }
+  // GGUF files hold Gemma's gains with the 1 added.
+  const float less = IsGemma(c) && !c.norm_plus_one && id.is_norm() ? 1.0f : 0.0f;
+  const float* v = VectorOf(model.weights(), id);
+  std::transform(v, v + ShapeOf(c, id).back(), out, [less](float x) { return x - less; });
 }
 
 formats::TensorProducer WeightProducer(const Model& model, const WeightId& id, DType dtype,

@@ -21,8 +21,16 @@ std::string ConfigToHf(const ModelConfig& config, DType dtype);
 // Error: something of the model that config.json cannot say.
 Status CheckHfConfig(const ModelConfig& config);
 
+// values [n, cols] += scale B A of the slot, its rows row .. row + n - 1.
+void AddAdapter(const LoraSlot& slot, int64_t row, int64_t n, int64_t cols, float* values);
+
+// Rows first .. first + n - 1 of a matrix, or a vector as a whole (0, 1), as transformers stores
+// them -> out, fp32. Pages of mapped weights are given back.
+void ReadWeightRows(const Model& model, const WeightId& id, int64_t first, int64_t n, float* out);
+
 // The values of a weight as transformers stores them, in `dtype`, some rows at a time: dense,
-// packed, and with scale B A of `slot` (or null) added. The model must outlive it.
+// packed, and with scale B A of `slot` (or null) added. Pages of mapped weights are given back. The
+// model must outlive it.
 formats::TensorProducer WeightProducer(const Model& model, const WeightId& id, DType dtype,
                                        const LoraSlot* slot = nullptr);
 
