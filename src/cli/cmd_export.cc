@@ -10,6 +10,7 @@
 #include "infer/dense_export.h"
 #include "infer/export_exit.h"
 #include "infer/export_gguf.h"
+#include "infer/export_memory.h"
 #include "io/env.h"
 #include "io/json.h"
 #include "model/exit_set.h"
@@ -17,6 +18,8 @@
 
 namespace edgewise::cli {
 namespace {
+
+constexpr const char* kNoAdvice = "nothing makes it smaller";
 
 class Export : public Command {
  public:
@@ -42,6 +45,7 @@ class Export : public Command {
            "Of a run with exits: which one, from 0, or all, each into a directory exit-K in "
            "the output (default: the deepest)")
         ->check(CLI::IsMember({"all"}) | CLI::NonNegativeNumber);
+    app.add_option("--memory", memory_, "Most resident memory, for example 200MiB");
     app.add_flag("--overwrite", overwrite_, "Replace the output directory");
   }
 
@@ -52,6 +56,7 @@ class Export : public Command {
     if (PosixEnv().Exists(out_) && !overwrite_) {
       return InvalidArgument(out_ + " exists already; choose another name or --overwrite");
     }
+    EW_ASSIGN(limit_, ParseMemory(memory_));
     return to_ == "gguf" ? ExportFile(inv) : ExportDirectory(inv);
   }
 
@@ -84,6 +89,7 @@ class Export : public Command {
     if (status.ok()) {
       infer::GgufOptions options;
       options.overwrite = overwrite_;
+      options.memory_bytes = limit_;
       if (!exit_.empty()) options.exit = std::atoi(exit_.c_str());
       Result<infer::GgufReport> written =
           infer::ExportGguf(*exec, base, tuned, type, file, options);
@@ -99,6 +105,7 @@ class Export : public Command {
     json["tensors"] = report.tensors;
     json["bytes"] = report.bytes;
     json["logit_error"] = report.error;
+    json["predicted_peak_bytes"] = report.predicted_peak_bytes;
     if (report.max_error > 0) json["max_logit_error"] = report.max_error;
     inv.console().SetResult(std::move(json));
     return Status::Ok();
@@ -150,6 +157,10 @@ class Export : public Command {
     // The config alone is needed; opening the model maps its weights, which costs nothing.
     EW_ASSIGN(const auto model, model::Model::Load(base.path));
     EW_ASSIGN(const model::LoraAdapter adapter, model::LoadPeftAdapter(run_, model->config()));
+    // Once more as it is written, and as it is read back with its file's pages.
+    EW_RETURN_IF_ERROR(
+        infer::FitExport(limit_, infer::WritingBytes() + 3 * adapter.values().size() * 4, kNoAdvice)
+            .status());
     if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
     EW_RETURN_IF_ERROR(model::SavePeftAdapter(out_, adapter, base_name));
     EW_ASSIGN(const model::LoraAdapter read_back, model::LoadPeftAdapter(out_, model->config()));
@@ -176,6 +187,7 @@ class Export : public Command {
     if (!dtype.ok()) return InvalidArgument("--dtype: " + dtype.status().message());
     options.dtype = *dtype;
     options.overwrite = overwrite_;
+    options.memory_bytes = limit_;
     // The config alone is needed; opening the model maps its weights, which costs nothing.
     EW_ASSIGN(const auto model, model::Model::Load(base.path));
     EW_ASSIGN(const model::ExitSet exits, model::ExitSet::Load(run_, model->config()));
@@ -208,6 +220,12 @@ class Export : public Command {
       SetMergeResult(report, out, inv.console());
       return Status::Ok();
     }
+    const model::TunedExit& exit = exits.exit(k);
+    int64_t floats = exit.head.size() + exit.head_lora_a.size() + exit.head_lora_b.size();
+    const model::LoraAdapter* lora = exits.streams()[static_cast<size_t>(exit.stream)].lora;
+    if (lora != nullptr) floats += lora->values().size();
+    EW_RETURN_IF_ERROR(
+        infer::FitExport(limit_, infer::WritingBytes() + floats * 4, kNoAdvice).status());
     if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out));
     EW_RETURN_IF_ERROR(infer::ExportExitToPeft(model.config(), exits, k, base_name, out));
     OrderedJson json;
@@ -231,6 +249,7 @@ class Export : public Command {
     if (!dtype.ok()) return InvalidArgument("--dtype: " + dtype.status().message());
     options.dtype = *dtype;
     options.overwrite = overwrite_;
+    options.memory_bytes = limit_;
     EW_ASSIGN(ExecContext * exec, inv.Exec());
     EW_ASSIGN(const infer::MergeReport report,
               infer::MergeToHfDirectory(*exec, base, run_, out_, options));
@@ -253,6 +272,7 @@ class Export : public Command {
                                     formats::StoredTensor(tensors, name)));
     }
     EW_RETURN_IF_ERROR(infer::AddCompanionFiles(location, writer));
+    EW_ASSIGN(const int64_t peak, infer::FitExport(limit_, infer::WritingBytes(), kNoAdvice));
     if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
     EW_RETURN_IF_ERROR(writer.Write(PosixEnv(), out_));
     OrderedJson json;
@@ -260,6 +280,7 @@ class Export : public Command {
     json["format"] = "hf";
     json["tensors"] = tensors->Names().size();
     json["bytes"] = bytes;
+    json["predicted_peak_bytes"] = peak;
     inv.console().SetResult(std::move(json));
     return Status::Ok();
   }
@@ -269,13 +290,13 @@ class Export : public Command {
     EW_RETURN_IF_ERROR(CheckWholeModel());
     Result<std::optional<DType>> dtype = ParseMergeDType(dtype_);
     if (!dtype.ok()) return InvalidArgument("--dtype: " + dtype.status().message());
-    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
-    EW_ASSIGN(const infer::DenseReport report, infer::ExportDense(location, *dtype, out_));
+    EW_ASSIGN(const infer::DenseReport report, infer::ExportDense(location, *dtype, out_, limit_));
     OrderedJson json;
     json["output"] = out_;
     json["format"] = "hf";
     json["tensors"] = report.tensors;
     json["bytes"] = report.bytes;
+    json["predicted_peak_bytes"] = report.predicted_peak_bytes;
     inv.console().SetResult(std::move(json));
     return Status::Ok();
   }
@@ -285,7 +306,8 @@ class Export : public Command {
     return Unsupported(run_ + " holds a whole model, not an adapter: use --to hf");
   }
 
-  std::string run_, to_, exit_, out_, base_, dtype_ = "as-stored", gguf_type_ = "f16";
+  std::string run_, to_, exit_, out_, base_, dtype_ = "as-stored", gguf_type_ = "f16", memory_;
+  int64_t limit_ = 0;  // bytes; 0: none
   bool overwrite_ = false;
 };
 

@@ -27,6 +27,13 @@ Result<std::optional<DType>> ParseMergeDType(const std::string& text) {
   return std::optional<DType>();
 }
 
+Result<int64_t> ParseMemory(const std::string& text) {
+  if (text.empty()) return int64_t{0};
+  Result<int64_t> bytes = ParseBytes(text);
+  if (!bytes.ok()) return InvalidArgument("--memory: " + bytes.status().message());
+  return *bytes;
+}
+
 void SetMergeResult(const infer::MergeReport& report, const std::string& out, Console& console) {
   OrderedJson json;
   json["output"] = out;
@@ -36,6 +43,7 @@ void SetMergeResult(const infer::MergeReport& report, const std::string& out, Co
   json["dtype"] = report.dtype;
   json["logit_error"] = report.error;
   json["max_logit_error"] = report.max_error;
+  json["predicted_peak_bytes"] = report.predicted_peak_bytes;
   console.SetResult(
       std::move(json),
       fmt::format("{}: {} matrices merged, {}, logits differ by {:.1e} of their size (limit "
@@ -58,6 +66,7 @@ class Merge : public Command {
         ->capture_default_str();
     app.add_option("--max-error", max_error_,
                    "Refuse when logits differ by more than this share of their size");
+    app.add_option("--memory", memory_, "Most resident memory, for example 200MiB");
     app.add_flag("--overwrite", overwrite_, "Replace the output directory");
   }
 
@@ -71,6 +80,7 @@ class Merge : public Command {
     options.dtype = *dtype;
     if (max_error_) options.max_error = *max_error_;
     options.overwrite = overwrite_;
+    EW_ASSIGN(options.memory_bytes, ParseMemory(memory_));
     EW_ASSIGN(const formats::ModelLocation base, formats::ResolveModel(model_));
     EW_ASSIGN(ExecContext * exec, inv.Exec());
     if (model::ExitSet::Exists(adapter_)) {
@@ -88,7 +98,7 @@ class Merge : public Command {
   }
 
  private:
-  std::string model_, adapter_, out_, dtype_ = "as-stored";
+  std::string model_, adapter_, out_, dtype_ = "as-stored", memory_;
   std::optional<double> max_error_;
   bool overwrite_ = false;
 };

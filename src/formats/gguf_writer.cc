@@ -239,6 +239,12 @@ int64_t GgufWriter::FileBytes() const {
   return total;
 }
 
+int64_t GgufWriter::HeaderBytes() const {
+  int64_t tensors = 0;
+  for (const TensorSlot& tensor : tensors_) tensors += RoundUp(tensor.bytes, alignment_);
+  return FileBytes() - tensors;
+}
+
 Status GgufWriter::WriteTo(WritableFile& file) const {
   const std::string header = Header();
   EW_RETURN_IF_ERROR(file.Append(std::as_bytes(std::span(header))));

@@ -42,6 +42,7 @@ class GgufWriter {
   Status AddTensor(std::string name, GgmlType type, HostTensor tensor);
 
   int64_t FileBytes() const;
+  int64_t HeaderBytes() const;  // of them before the first tensor
   Status WriteTo(WritableFile& file) const;
   Status Write(Env& env, const std::string& path) const;  // atomic, as SafetensorsWriter::Write
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "formats/gguf.h"
+#include "infer/export_memory.h"
 #include "infer/load_tokenizer.h"
 #include "io/env.h"
 #include "io/json.h"
@@ -83,7 +84,7 @@ Status AddCompanionFiles(const formats::ModelLocation& location, formats::HfDirW
 }
 
 Result<DenseReport> ExportDense(const formats::ModelLocation& location, std::optional<DType> wanted,
-                                const std::string& out) {
+                                const std::string& out, int64_t memory_bytes) {
   EW_ASSIGN(const auto model, model::Model::Load(location.path, {.keep_quant = true}));
   EW_ASSIGN(std::string config, DenseConfig(location, *model, wanted));
   formats::HfDirWriter writer(std::move(config));
@@ -99,6 +100,10 @@ Result<DenseReport> ExportDense(const formats::ModelLocation& location, std::opt
                                   model::WeightProducer(*model, id, dtype)));
   }
   EW_RETURN_IF_ERROR(AddCompanionFiles(location, writer));
+  EW_ASSIGN(
+      report.predicted_peak_bytes,
+      FitExport(memory_bytes, WritingBytes(), "the weights of a GGUF file are held as a whole"));
+  EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out));
   EW_RETURN_IF_ERROR(writer.Write(PosixEnv(), out));
   return report;
 }

@@ -30,9 +30,11 @@ Status AddCompanionFiles(const formats::ModelLocation& location, formats::HfDirW
 
 struct DenseReport {
   int64_t tensors = 0, bytes = 0;
+  int64_t predicted_peak_bytes = 0;  // resident
 };
-// Writes the model to `out`, which must not exist.
+// Writes the model to `out`, in place of what is there. Error (kOutOfMemory): it takes more resident
+// memory than `memory_bytes` (0: no limit); nothing has been touched.
 Result<DenseReport> ExportDense(const formats::ModelLocation& location, std::optional<DType> wanted,
-                                const std::string& out);
+                                const std::string& out, int64_t memory_bytes = 0);
 
 }  // namespace edgewise::infer

@@ -9,6 +9,7 @@
 
 #include "formats/peft.h"
 #include "infer/dense_export.h"
+#include "infer/export_memory.h"
 #include "infer/logit_error.h"
 #include "io/env.h"
 #include "io/json.h"
@@ -136,6 +137,13 @@ Result<MergeReport> ExportExitToHf(ExecContext& ctx, const formats::ModelLocatio
   EW_RETURN_IF_ERROR(AddWeights(*model, exits, k, head_slot, dtype, own_head, w));
   EW_RETURN_IF_ERROR(AddCompanionFiles(base, writer));
 
+  const model::ExitStream& stream = exits.streams()[static_cast<size_t>(exit.stream)];
+  const ProbedModel tuned{base.path, stream.lora, stream.layers.begin, exit.end, exit.Head()};
+  const int64_t comparing = LogitErrorBytes(ctx, *model, tuned, ProbeBytesOf(*model),
+                                            DenseProbeBytes(*model, model->config(), dtype));
+  EW_ASSIGN(w.report.predicted_peak_bytes,
+            FitExport(options.memory_bytes, std::max(WritingBytes(), comparing), kDTypeAdvice));
+
   std::string target = out;
   while (target.size() > 1 && target.back() == '/') target.pop_back();
   const std::string temporary = target + ".merging";
@@ -143,8 +151,6 @@ Result<MergeReport> ExportExitToHf(ExecContext& ctx, const formats::ModelLocatio
   EW_RETURN_IF_ERROR(env.RemoveAll(temporary));
   EW_RETURN_IF_ERROR(writer.Write(env, temporary));
   MergeReport& report = w.report;
-  const model::ExitStream& stream = exits.streams()[static_cast<size_t>(exit.stream)];
-  const ProbedModel tuned{base.path, stream.lora, stream.layers.begin, exit.end, exit.Head()};
   EW_ASSIGN(report.error, LogitError(ctx, tuned, {temporary}));
   report.max_error = options.max_error >= 0 ? options.max_error : w.limit;
   for (const std::string& d : w.dtypes) report.dtype += (report.dtype.empty() ? "" : "/") + d;

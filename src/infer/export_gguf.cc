@@ -8,6 +8,7 @@
 
 #include "formats/gguf_writer.h"
 #include "formats/hf_dir.h"
+#include "infer/export_memory.h"
 #include "infer/logit_error.h"
 #include "infer/merge.h"
 #include "infer/tuned_model.h"
@@ -161,6 +162,13 @@ GgmlType TypeOf(const model::WeightId& id, GgmlType wanted, int64_t row) {
   return row % formats::InfoOf(type).block_elements == 0 ? type : GgmlType::kF16;
 }
 
+// Whether llama.cpp has the weight in an order of its own.
+bool IsRotated(const model::ModelConfig& c, const model::WeightId& id) {
+  const bool projection = id.role == WeightRole::kLinear || id.role == WeightRole::kBias;
+  return c.model_type == "llama" && projection &&
+         (id.kind == LinearKind::kQ || id.kind == LinearKind::kK);
+}
+
 // Rows of q and k, whole heads of them, in llama.cpp's order of the rotary embedding: pairs
 // (2i, 2i + 1) instead of halves (i, i + D/2). Biases: rows of one number.
 void Interleave(const float* from, int64_t rows, int64_t cols, int64_t head_dim, float* to) {
@@ -176,9 +184,7 @@ Status Produce(const TunedModel& model, const model::WeightId& id, GgmlType type
                const formats::ByteSink& sink) {
   const model::ModelConfig& c = model.config();
   const std::vector<int64_t> shape = model::ShapeOf(c, id);
-  const bool projection = id.role == WeightRole::kLinear || id.role == WeightRole::kBias;
-  const bool rotated = c.model_type == "llama" && projection &&
-                       (id.kind == LinearKind::kQ || id.kind == LinearKind::kK);
+  const bool rotated = IsRotated(c, id);
   const int64_t rows = id.is_matrix() ? shape[0] : 1, cols = shape.back();
   int64_t step = std::max<int64_t>(1, (int64_t{1} << 18) / cols);
   if (rotated) step = std::max(step / c.head_dim, int64_t{1}) * c.head_dim;
@@ -216,6 +222,19 @@ Status AddWeights(const TunedModel& model, GgmlType type, GgufWriter& w, GgufRep
   return Status::Ok();
 }
 
+// Of the file as it is read back.
+ProbeBytes FileBytes(const model::ModelConfig& c, GgmlType wanted) {
+  return ProbeBytesOf(c, [&](const model::WeightId& id) -> WrittenMatrix {
+    const std::vector<int64_t> shape = model::ShapeOf(c, id);
+    const GgmlType type = TypeOf(id, wanted, shape.back());
+    const formats::GgmlTypeInfo& info = formats::InfoOf(type);
+    int64_t bytes = shape[0] * shape[1] / info.block_elements * info.block_bytes;
+    // Beside the mapped rows of q and k a copy in their own order.
+    if (info.dtype && IsRotated(c, id)) bytes *= 2;
+    return {bytes, !info.dtype};
+  });
+}
+
 }  // namespace
 
 Result<GgmlType> ParseGgufType(std::string_view name) {
@@ -248,9 +267,21 @@ Result<GgufReport> ExportGguf(ExecContext& ctx, const formats::ModelLocation& ba
   EW_RETURN_IF_ERROR(AddWeights(*model, type, writer, &report));
   report.bytes = writer.FileBytes();
 
+  const ProbedModel want = model->probed();
+  // The header, twice when it is written, and the vocabulary in it as it is read back.
+  const int64_t work =
+      std::max(WritingBytes() + 2 * writer.HeaderBytes(),
+               2 * writer.HeaderBytes() + LogitErrorBytes(ctx, model->base(), want,
+                                                          ProbeBytesOf(model->base()),
+                                                          FileBytes(config, type)));
+  EW_ASSIGN(report.predicted_peak_bytes,
+            FitExport(options.memory_bytes, work,
+                      "one layer is in memory at a time, which a smaller --gguf-type may make "
+                      "smaller"));
+
   const std::string temporary = out + ".writing.gguf";
   EW_RETURN_IF_ERROR(writer.Write(env, temporary));
-  const Result<double> error = LogitError(ctx, model->probed(), {temporary});
+  const Result<double> error = LogitError(ctx, want, {temporary});
   const auto dtype = formats::InfoOf(type).dtype;
   report.max_error = dtype ? DefaultMergeError(*dtype) : 0;
   report.error = error.ok() ? *error : 0;

@@ -23,9 +23,6 @@ namespace {
 using model::WeightId;
 using model::WeightRole;
 
-// Of a head's rows that are multiplied at a time.
-constexpr int64_t kHeadBlockBytes = int64_t{8} << 20;
-
 Result<std::unique_ptr<model::Model>> LoadPart(const std::string& path,
                                                std::function<bool(const WeightId&)> only) {
   model::LoadOptions load;

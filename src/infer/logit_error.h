@@ -16,6 +16,9 @@ namespace edgewise::infer {
 // Positions that are compared, or fewer where the model has fewer.
 inline constexpr int64_t kProbeTokens = 24;
 
+// Of a head's rows, as floats, that are multiplied at a time.
+inline constexpr int64_t kHeadBlockBytes = int64_t{8} << 20;
+
 // One side: a model's files and what is tuned of it.
 struct ProbedModel {
   std::string path;  // Hugging Face directory, packed base or GGUF file

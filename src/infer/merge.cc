@@ -8,6 +8,7 @@
 #include <set>
 
 #include "infer/dense_export.h"
+#include "infer/export_memory.h"
 #include "infer/logit_error.h"
 #include "io/env.h"
 #include "io/json.h"
@@ -163,6 +164,12 @@ Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLoc
   }
   EW_RETURN_IF_ERROR(AddCompanionFiles(base, writer));
 
+  const ProbedModel want{.path = base.path, .lora = &adapter};
+  const int64_t comparing = LogitErrorBytes(ctx, *model, want, ProbeBytesOf(*model),
+                                            DenseProbeBytes(*model, model->config(), dtype));
+  EW_ASSIGN(report.predicted_peak_bytes,
+            FitExport(options.memory_bytes, std::max(WritingBytes(), comparing), kDTypeAdvice));
+
   std::string target = out;
   while (target.size() > 1 && target.back() == '/') target.pop_back();
   const std::string temporary = target + ".merging";
@@ -170,7 +177,7 @@ Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLoc
   EW_RETURN_IF_ERROR(env.RemoveAll(temporary));
   EW_RETURN_IF_ERROR(writer.Write(env, temporary));
 
-  EW_ASSIGN(report.error, LogitError(ctx, {.path = base.path, .lora = &adapter}, {temporary}));
+  EW_ASSIGN(report.error, LogitError(ctx, want, {temporary}));
   report.max_error = options.max_error >= 0 ? options.max_error : m.limit;
   for (const std::string& d : m.dtypes) report.dtype += (report.dtype.empty() ? "" : "/") + d;
   if (report.error > report.max_error) {

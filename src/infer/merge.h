@@ -19,15 +19,17 @@ struct MergeOptions {
   // model; negative: DefaultMergeError of the coarsest type written.
   double max_error = -1;
   bool overwrite = false;
+  int64_t memory_bytes = 0;  // most resident memory; 0: no limit
 };
 
 struct MergeReport {
-  int64_t merged = 0;    // matrices that changed
-  int64_t tensors = 0;   // written
-  int64_t bytes = 0;     // of them
-  double error = 0;      // measured
-  double max_error = 0;  // accepted
-  std::string dtype;     // of the merged matrices ("BF16"; several joined by '/')
+  int64_t merged = 0;                // matrices that changed
+  int64_t tensors = 0;               // written
+  int64_t bytes = 0;                 // of them
+  double error = 0;                  // measured
+  double max_error = 0;              // accepted
+  int64_t predicted_peak_bytes = 0;  // resident
+  std::string dtype;                 // of the merged matrices ("BF16"; several joined by '/')
 };
 
 // Rounding a weight to a type with unit roundoff u moves the logits by a small multiple of u
@@ -38,7 +40,8 @@ double DefaultMergeError(DType dtype);
 // `base` (a Hugging Face directory, a packed base or a GGUF file) and the PEFT adapter in
 // `adapter_dir` -> a Hugging Face directory `out` with weights, config and tokenizer. Written
 // beside `out` first and renamed only when the check has passed. Errors: `out` exists (unless
-// overwrite); the logits differ by more than max_error (kBadInput, with both numbers; nothing is
+// overwrite); kOutOfMemory before anything is written when memory_bytes is too little (says what
+// is enough); the logits differ by more than max_error (kBadInput, with both numbers; nothing is
 // left behind).
 Result<MergeReport> MergeToHfDirectory(ExecContext& ctx, const formats::ModelLocation& base,
                                        const std::string& adapter_dir, const std::string& out,
