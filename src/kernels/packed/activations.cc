@@ -116,7 +116,8 @@ QuantizedRows MakeQuantizedRows(ExecContext& ctx, const QuantizePlan& p, RowMake
         ctx.Scratch(worker, static_cast<size_t>(RoundUp(p.cols, 16)) * sizeof(float)));
     for (int64_t i = begin; i < end; ++i) {
       make(i, i + 1, x);
-      QuantizeSomeRows(ctx, worker, p, x - i * p.cols, p.cols, nullptr, {}, i, i + 1, memory);
+      // Every row lies where the one before did.
+      QuantizeSomeRows(ctx, worker, p, x, 0, nullptr, {}, i, i + 1, memory);
     }
   });
   return rows;
