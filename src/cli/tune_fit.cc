@@ -218,8 +218,14 @@ Status TuneFit::Probe(tune::EdgeMethod& edge, PredictRequest* request) {
   return Status::Ok();
 }
 
+void TuneFit::Grow() {
+  const int64_t held = Held();
+  request_.runtime_bytes += std::max<int64_t>(0, held - before_);
+  before_ = std::max(before_, held);
+}
+
 void TuneFit::Settle(int64_t mean_tokens) {
-  request_.runtime_bytes += std::max<int64_t>(0, Held() - before_);
+  Grow();
   // Measured with mean batches; the largest ones take that much more.
   const double larger = static_cast<double>(data_.max_tokens) /
                         static_cast<double>(std::max<int64_t>(mean_tokens, 1));
@@ -299,6 +305,8 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   r.measured = [&](int64_t mean_tokens) { Settle(mean_tokens); };
   kinds_ = r.kinds.size();
   EW_ASSIGN(prediction_, PredictRun(ctx_, model_, r));
+  // The search has left something, too.
+  Grow();
   windows_ = edge != nullptr ? edge->options().windows_per_step : 1;
   SetPrediction();
   const RunPrediction& p = prediction_;

@@ -49,6 +49,8 @@ class TuneFit {
   std::string SpillDirectory() const;
   int64_t Held() const;
   Status Probe(tune::EdgeMethod& edge, PredictRequest* request);
+  // Counts what the process holds more than when this was last read (freed memory given back).
+  void Grow();
   // Reads again what the process and its kernels take beside what is counted elsewhere.
   void Settle(int64_t mean_tokens);
 
