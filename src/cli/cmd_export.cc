@@ -213,6 +213,10 @@ class Export : public Command {
                    const std::string& base_name, const model::Model& model,
                    const model::ExitSet& exits, int k, const std::string& out,
                    const infer::MergeOptions& options) {
+    if (k < 0 || k >= exits.size()) {
+      return InvalidArgument(
+          fmt::format("--exit {}: {} has exits 0 to {}", k, run_, exits.size() - 1));
+    }
     if (to_ == "hf") {
       EW_ASSIGN(ExecContext * exec, inv.Exec());
       EW_ASSIGN(const infer::MergeReport report,
