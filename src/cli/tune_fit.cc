@@ -31,6 +31,8 @@ constexpr int64_t kScratchMargin = int64_t{512} << 10;
 constexpr int64_t kMostProbes = 64;
 constexpr double kProbeShare = 0.03;  // of the run, between these
 constexpr double kLeastProbeSeconds = 1.5, kMostProbeSeconds = 6;
+// The first one touches memory for the first time: a second one is worth this share of the run.
+constexpr double kSecondProbeShare = 0.25;
 constexpr double kMostOff = 4;  // what is further off is not the operations' time
 // Written and read to see how fast activations would pass.
 constexpr int64_t kSpillSample = int64_t{16} << 20;
@@ -380,7 +382,10 @@ Status TuneFit::Calibrate(tune::Method& method, const tune::EdgeMethod* edge) {
   const int64_t group = std::max<int64_t>(method.group(), 1);
   double took = 0, expected = 0;
   int64_t probes = 0;
-  for (double spent = 0; probes < kMostProbes && spent < allowed; ++probes) {
+  const double second = kSecondProbeShare * prediction_.seconds;
+  for (double spent = 0;
+       probes < kMostProbes && spent < (probes == 1 ? std::max(allowed, second) : allowed);
+       ++probes) {
     std::vector<TokenBatch> batches;
     std::vector<const TokenBatch*> pointers;
     std::vector<int64_t> micros;
@@ -400,7 +405,7 @@ Status TuneFit::Calibrate(tune::Method& method, const tune::EdgeMethod* edge) {
     EW_RETURN_IF_ERROR(method.Micros(pointers, micros, context, &losses));
     const double seconds = computed() - before;
     spent += Now() - start;
-    // The first one touches memory for the first time, which counts little where there is no other.
+    // (Which counts little where there is no other.)
     if (probes == 1) took = expected = 0;
     took += seconds;
     expected += per_token * tokens;
