@@ -31,7 +31,8 @@ constexpr int64_t kScratchMargin = int64_t{512} << 10;
 constexpr int64_t kMostProbes = 64;
 constexpr double kProbeShare = 0.03;  // of the run, between these
 constexpr double kLeastProbeSeconds = 1.5, kMostProbeSeconds = 6;
-// The first one touches memory for the first time: a second one is worth this share of the run.
+// The first one reads all weights and touches memory for the first time: a second one is worth this
+// share of the run.
 constexpr double kSecondProbeShare = 0.25;
 constexpr double kMostOff = 4;  // what is further off is not the operations' time
 // Written and read to see how fast activations would pass.
@@ -383,9 +384,10 @@ Status TuneFit::Calibrate(tune::Method& method, const tune::EdgeMethod* edge) {
   double took = 0, expected = 0;
   int64_t probes = 0;
   const double second = kSecondProbeShare * prediction_.seconds;
-  for (double spent = 0;
-       probes < kMostProbes && spent < (probes == 1 ? std::max(allowed, second) : allowed);
-       ++probes) {
+  const auto more = [&](double spent) {
+    return probes < kMostProbes && (spent < allowed || (probes == 1 && expected <= second));
+  };
+  for (double spent = 0; more(spent); ++probes) {
     std::vector<TokenBatch> batches;
     std::vector<const TokenBatch*> pointers;
     std::vector<int64_t> micros;
