@@ -24,8 +24,8 @@ namespace {
 constexpr int64_t kLater = int64_t{3} << 20;
 // Blocks of this size and more go back to the system when they are freed.
 constexpr int kMapFrom = 128 << 10;
-// Of a thread: what a kernel may keep beyond what it kept when it was measured.
-constexpr int64_t kScratchMargin = int64_t{512} << 10;
+// Of a thread, and of all: what a kernel may keep beyond what it kept when it was measured.
+constexpr int64_t kScratchMargin = int64_t{512} << 10, kMostScratchMargin = int64_t{4} << 20;
 
 // Of micro-batches that are run to see how long they take.
 constexpr int64_t kMostProbes = 64;
@@ -234,7 +234,7 @@ void TuneFit::Settle(int64_t mean_tokens) {
                         static_cast<double>(std::max<int64_t>(mean_tokens, 1));
   request_.kernel_scratch =
       static_cast<int64_t>(std::max(larger, 1.0) * static_cast<double>(ctx_.scratch_bytes())) +
-      ctx_.threads() * kScratchMargin;
+      std::min(ctx_.threads() * kScratchMargin, kMostScratchMargin);
 }
 
 Status TuneFit::Predict(tune::EdgeMethod* edge) {

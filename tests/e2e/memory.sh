@@ -33,12 +33,8 @@ if code:
 peak = usage.ru_maxrss * 1024
 want = json.load(open(out))["predicted_peak_bytes"]
 print(f"limit {limit >> 20}, predicted {want / 2**20:.1f}, measured {peak / 2**20:.1f} MiB")
-# The rest (code of every phase, the allocator) is bounded by a few MiB; half a MiB is kept for the
-# scratch of each thread.
-args = sys.argv[4:]
-threads = int(args[args.index("--threads") + 1]) if "--threads" in args else 0
-most = 1.05 * peak + (3 << 20) + threads * (512 << 10)
-sys.exit(0 if peak <= limit and peak <= want <= most else "outside")
+# The rest (code of every phase, the allocator) is bounded by a few MiB.
+sys.exit(0 if peak <= limit and peak <= want <= 1.05 * peak + (3 << 20) else "outside")
 EOP
 }
 
