@@ -130,6 +130,44 @@ void Backward(benchmark::State& state, const Suite& suite, const PackedMatrix& w
   state.counters["cosine"] = dot / std::sqrt(norm * other);
 }
 
+// A product, or an integer gradient, that takes a LoRA term of rank 8 along; in turn with one that
+// the term follows as a product of its own (`apart_seconds`).
+void Adapted(benchmark::State& state, const Suite& suite, const PackedMatrix& w, int64_t m,
+             bool backward) {
+  constexpr int64_t kRank = 8;
+  const int64_t out = backward ? w.cols() : w.rows(), in = backward ? w.rows() : w.cols();
+  const auto x = RandomFloats(m * in), inner = RandomFloats(m * kRank),
+             factor = RandomFloats(kRank * out);
+  std::vector<float> y(static_cast<size_t>(m * out));
+  kernels::LinearBackwardOptions options;
+  options.mode = kernels::BackwardMode::kInteger;
+  kernels::LowRank term = {kRank, 0.5f, inner.data(), factor.data()};
+  if (backward) term = {kRank, 0.5f, inner.data(), nullptr, factor.data(), out};
+  const auto product = [&](const kernels::LowRank& along) {
+    constexpr auto kOverwrite = kernels::Accumulate::kOverwrite;
+    if (backward) {
+      kernels::LinearBackwardInput(suite.ctx, m, x.data(), in, w.Ref(), y.data(), out, kOverwrite,
+                                   options, along);
+    } else {
+      kernels::LinearForward(suite.ctx, m, x.data(), in, w.Ref(), nullptr, y.data(), out,
+                             kOverwrite, along);
+    }
+  };
+  const double operations = 2.0 * static_cast<double>(m * (in * out + kRank * out));
+  const Work work = {operations, static_cast<double>(w.bytes().size()),
+                     backward ? Limit::kFp32 : Limit::kInt8};
+  double apart = 1e30;
+  Time(
+      state, suite, work, [&] { product(term); },
+      [&] {
+        const double start = Clock(suite.ctx);
+        product({});
+        kernels::LowRankAdd(suite.ctx, m, out, term, y.data(), out);
+        apart = std::min(apart, Clock(suite.ctx) - start);
+      });
+  state.counters["apart_seconds"] = apart;
+}
+
 }  // namespace
 
 void RegisterPacked(const Suite& suite) {
@@ -154,6 +192,13 @@ void RegisterPacked(const Suite& suite) {
           add(std::string(integer ? "backward_integer/" : "backward/") + form.name + "/m512" + tail,
               [integer](benchmark::State& state, const Suite& in, const PackedMatrix& w) {
                 Backward(state, in, w, 512, integer);
+              });
+        }
+        for (const bool backward : {false, true}) {
+          add(std::string(backward ? "backward_integer_lora8/" : "forward_lora8/") + form.name +
+                  "/m512" + tail,
+              [backward](benchmark::State& state, const Suite& in, const PackedMatrix& w) {
+                Adapted(state, in, w, 512, backward);
               });
         }
       }

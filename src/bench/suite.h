@@ -61,9 +61,10 @@ struct Suite {
 // Seconds on a clock that stands still while a context with one thread does not run.
 double Clock(const ExecContext& ctx);
 
-// Times fn() over and over and leaves rates in the state's counters.
-template <typename Fn>
-void Time(benchmark::State& state, const Suite& suite, const Work& work, Fn fn) {
+// Times fn() over and over and leaves rates in the state's counters; other() in turn with it is not
+// counted.
+template <typename Fn, typename Other>
+void Time(benchmark::State& state, const Suite& suite, const Work& work, Fn fn, Other other) {
   suite.peaks.Refresh(work.limit);
   fn();
   double best = 1e30;
@@ -73,11 +74,17 @@ void Time(benchmark::State& state, const Suite& suite, const Work& work, Fn fn) 
     const double seconds = std::max(Clock(suite.ctx) - start, 1e-9);
     state.SetIterationTime(seconds);
     best = std::min(best, seconds);
+    other();
   }
   state.counters["best_seconds"] = best;
   state.counters["operations"] = work.operations;
   state.counters["bytes"] = work.bytes;
   state.counters["limit"] = static_cast<double>(work.limit);
+}
+
+template <typename Fn>
+void Time(benchmark::State& state, const Suite& suite, const Work& work, Fn fn) {
+  Time(state, suite, work, fn, [] {});
 }
 
 inline std::vector<float> RandomFloats(int64_t n, float scale = 1.0f) {

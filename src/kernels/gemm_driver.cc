@@ -57,7 +57,9 @@ void ScaleOnly(ExecContext& ctx, int64_t m, int64_t n, float* c, int64_t ldc, Ac
 }  // namespace
 
 void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const GemmA& a,
-          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc, GemmFewRows few, GemmGaps gaps) {
+          PackBFn pack_b, float* c, int64_t ldc, Accumulate acc, GemmFewRows few, GemmGaps gaps,
+          const LowRank& low_rank) {
+  assert(low_rank.r == 0 || k > 0);
   assert(gaps == GemmGaps::kNone || few.k == kGemmKBlock);
   if (m <= 0 || n <= 0) return;
   if (k <= 0) return ScaleOnly(ctx, m, n, c, ldc, acc);
@@ -102,12 +104,14 @@ void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const 
         const int64_t i0 = task / column_tasks * part.rows;
         const int64_t nn = std::min(part.columns, n - j0), rows = std::min(part.rows, mm - i0);
         const int64_t pack_k = few_rows ? few.k : kGemmKBlock;
-        const int64_t packed_floats = RoundUp(nn, t.nr) * std::min(pack_k, k);
+        const int64_t packed_floats =
+            std::max(RoundUp(nn, t.nr) * std::min(pack_k, k), LowRankScratch(t, low_rank, nn));
         const int64_t masks = gaps == GemmGaps::kNone ? 0 : CeilDiv(nn, t.nr);
         auto* packed_b = static_cast<float*>(
             ctx.Scratch(worker, static_cast<size_t>(packed_floats) * sizeof(float) +
                                     static_cast<size_t>(masks) * sizeof(uint16_t)));
         auto* steps = masks == 0 ? nullptr : reinterpret_cast<uint16_t*>(packed_b + packed_floats);
+        float* const out = c + (m0 + i0) * ldc + j0;
         int64_t packed_end = r0, packed_begin = r0;
         for (int64_t k0 = r0; k0 < r1; k0 += kGemmKBlock) {
           const int64_t kk = std::min(kGemmKBlock, r1 - k0);
@@ -119,7 +123,6 @@ void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const 
           const BPanels b = {packed_b + (k0 - packed_begin) * t.nr,
                              (packed_end - packed_begin) * t.nr, t.nr, steps};
           const bool add = acc == Accumulate::kAdd || k0 > 0;
-          float* out = c + (m0 + i0) * ldc + j0;
           if (direct) {
             t.multiply(rows, nn, kk, ALayout::kRowMajor, a.data + (m0 + i0) * a.ld + k0, a.ld, b,
                        alpha, out, ldc, add);
@@ -128,6 +131,7 @@ void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const 
                        kk * t.mr, b, alpha, out, ldc, add);
           }
         }
+        if (r1 == k) AddLowRank(t, low_rank, m0 + i0, rows, j0, nn, packed_b, out, ldc);
       });
     }
   }

@@ -7,6 +7,7 @@
 
 #include "exec/context.h"
 #include "kernels/kernel_table.h"
+#include "kernels/low_rank.h"
 #include "kernels/matmul.h"
 
 namespace edgewise::kernels {
@@ -34,16 +35,18 @@ struct GemmFewRows {
   int64_t k = kGemmKBlock;
 };
 inline constexpr int64_t kGemmDirectRows = 16;
-// Up to so many columns a row-major A is read where it is, too: packing it would cost as much as the
-// product (adapters).
+// Up to so many columns a row-major A is read where it is, too: packing it would cost as much as
+// the product (adapters).
 inline constexpr int64_t kGemmDirectColumns = 64;
 
 // Whether PackBFn says what B lacks. GemmFewRows::k is then kGemmKBlock.
 enum class GemmGaps : bool { kNone, kSome };
 
-// C[m,n] (+)= alpha A B.
+static_assert(kMaxLowRank <= kGemmKBlock);
+
+// C[m,n] (+)= alpha A B, then += the low-rank term.
 void Gemm(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const GemmA& a,
           PackBFn pack_b, float* c, int64_t ldc, Accumulate acc, GemmFewRows few = {},
-          GemmGaps gaps = GemmGaps::kNone);
+          GemmGaps gaps = GemmGaps::kNone, const LowRank& low_rank = {});
 
 }  // namespace edgewise::kernels

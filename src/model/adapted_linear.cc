@@ -32,15 +32,6 @@ void ForEachKept(ExecContext& ctx, const Dropout& dropout, int64_t count, Fn fn)
   });
 }
 
-// dX += scale (dY B) A of an adapter that is applied but not trained.
-void FrozenAdapterInputGradient(ExecContext& ctx, const LoraSlot& s, int64_t rows, const float* dy,
-                                float* dxa, float* dx) {
-  kernels::MatMulNN(ctx, rows, s.r, s.out, 1.0f, dy, s.out, WeightRef::Dense(s.b, s.out, s.r), dxa,
-                    s.r);
-  kernels::MatMulNN(ctx, rows, s.in, s.r, s.scale, dxa, s.r, WeightRef::Dense(s.a, s.r, s.in), dx,
-                    s.in, Accumulate::kAdd);
-}
-
 }  // namespace
 
 void DropoutForward(ExecContext& ctx, const Dropout& dropout, int64_t count, const float* x,
@@ -61,49 +52,50 @@ void AdaptedForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows,
     FakeQuantize(ctx, linear.activation_bits, rows, w.cols, x, scratch.rounded);
     input = scratch.rounded;
   }
-  {
-    const PartTimer timer(linear.times, KernelKind::kLinearForward);
-    const auto forward = linear.exact ? kernels::LinearForwardExact : kernels::LinearForward;
-    forward(ctx, rows, input, w.cols, w, linear.base.bias, y, w.rows, acc);
+  const kernels::LowRank term = AdapterInput(ctx, linear, rows, x, xa, scratch);
+  const PartTimer timer(linear.times, KernelKind::kLinearForward);
+  if (linear.exact) {
+    kernels::LinearForwardExact(ctx, rows, input, w.cols, w, linear.base.bias, y, w.rows, acc);
+    kernels::LowRankAdd(ctx, rows, w.rows, term, y, w.rows);
+  } else {
+    kernels::LinearForward(ctx, rows, input, w.cols, w, linear.base.bias, y, w.rows, acc, term);
   }
-  AdapterForward(ctx, linear, rows, x, y, xa, scratch);
 }
 
-void AdapterForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
-                    float* y, float* xa, const AdapterScratch& scratch) {
-  if (linear.lora == nullptr) return;
+kernels::LowRank AdapterInput(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows,
+                              const float* x, float* xa, const AdapterScratch& scratch) {
+  if (linear.lora == nullptr) return {};
   const PartTimer timer(linear.times, KernelKind::kLora);
-  const LoraSlot& s = *linear.lora;
-  const float* input = x;
-  if (linear.dropout.p > 0) {
-    DropoutForward(ctx, linear.dropout, rows * s.in, x, scratch.dropped);
-    input = scratch.dropped;
-  }
-  kernels::LoraForward(ctx, rows, s.in, s.out, s.r, s.scale, input, s.in, s.a, s.b, xa, y, s.out);
-}
-
-void AdapterInput(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
-                  float* xa, const AdapterScratch& scratch) {
-  if (linear.lora == nullptr) return;
   const LoraSlot& s = *linear.lora;
   if (linear.dropout.p > 0) {
     DropoutForward(ctx, linear.dropout, rows * s.in, x, scratch.dropped);
     x = scratch.dropped;
   }
   kernels::MatMulNT(ctx, rows, s.r, s.in, 1.0f, x, s.in, WeightRef::Dense(s.a, s.r, s.in), xa, s.r);
+  return {s.r, s.scale, xa, s.b};
 }
 
 void AdaptedBackward(ExecContext& ctx, const AdaptedLinear& linear, const LinearGradients& grads,
                      int64_t rows, const float* x, const float* xa, const float* dy, float* dx,
                      Accumulate acc, const AdapterScratch& scratch) {
   const WeightRef& w = linear.base.weight;
+  const LoraSlot* const s = linear.lora;
+  const bool rounds = linear.activation_bits > 0, drops = linear.dropout.p > 0;
+  // What of dX comes through the adapter: with the base's part, or, where one of the two passes
+  // through a mask, by itself.
+  kernels::LowRank term;
+  if (s != nullptr && (dx != nullptr || grads.lora_a != nullptr)) {
+    const PartTimer timer(linear.times, KernelKind::kLoraBackward);
+    kernels::LoraInnerGradient(ctx, rows, s->out, s->r, dy, s->out, s->b, scratch.dxa);
+    term = {s->r, s->scale, scratch.dxa, nullptr, s->a, s->in};
+  }
   if (dx != nullptr) {
     const bool exact = linear.backward.mode == kernels::BackwardMode::kExact;
     const PartTimer timer(linear.times,
                           exact ? KernelKind::kLinearBackward : KernelKind::kLinearBackwardInt8);
-    const bool rounds = linear.activation_bits > 0;
     kernels::LinearBackwardInput(ctx, rows, dy, w.rows, w, rounds ? scratch.rounded : dx, w.cols,
-                                 rounds ? Accumulate::kOverwrite : acc, linear.backward);
+                                 rounds ? Accumulate::kOverwrite : acc, linear.backward,
+                                 rounds || drops ? kernels::LowRank{} : term);
     if (rounds) StraightThrough(ctx, rows * w.cols, x, scratch.rounded, dx, acc);
   }
   if (grads.weight != nullptr) {
@@ -111,27 +103,23 @@ void AdaptedBackward(ExecContext& ctx, const AdaptedLinear& linear, const Linear
     kernels::LinearBackwardWeight(ctx, rows, w.rows, w.cols, dy, w.rows, x, w.cols, grads.weight,
                                   grads.bias);
   }
-  if (linear.lora == nullptr) return;
+  if (s == nullptr) return;
   const PartTimer timer(linear.times, KernelKind::kLoraBackward);
-  const LoraSlot& s = *linear.lora;
-  const bool drops = linear.dropout.p > 0;
-  // With dropout the adapter's input gradient passes through the mask before it joins dX.
-  float* dinput = dx != nullptr && drops ? scratch.ddropped : dx;
-  if (dinput != nullptr && drops) std::fill_n(dinput, rows * s.in, 0.0f);
   if (grads.lora_a != nullptr) {
     const float* input = x;
     if (drops) {
-      DropoutForward(ctx, linear.dropout, rows * s.in, x, scratch.dropped);
+      DropoutForward(ctx, linear.dropout, rows * s->in, x, scratch.dropped);
       input = scratch.dropped;
     }
-    kernels::LoraBackward(ctx, rows, s.in, s.out, s.r, s.scale, input, s.in, xa, s.a, s.b, dy,
-                          s.out, scratch.dxa, grads.lora_a, grads.lora_b, dinput, s.in);
-  } else if (dinput != nullptr) {
-    FrozenAdapterInputGradient(ctx, s, rows, dy, scratch.dxa, dinput);
+    kernels::LoraWeightGradients(ctx, rows, s->in, s->out, s->r, s->scale, input, s->in, xa, dy,
+                                 s->out, scratch.dxa, grads.lora_a, grads.lora_b);
   }
-  if (dinput != nullptr && drops) {
-    DropoutBackward(ctx, linear.dropout, rows * s.in, dinput, dx);
-  }
+  if (dx == nullptr || !(rounds || drops)) return;
+  // With dropout the adapter's gradient passes through the mask before it joins dX.
+  float* dinput = drops ? scratch.ddropped : dx;
+  if (drops) std::fill_n(dinput, rows * s->in, 0.0f);
+  kernels::LowRankAdd(ctx, rows, s->in, term, dinput, s->in);
+  if (drops) DropoutBackward(ctx, linear.dropout, rows * s->in, dinput, dx);
 }
 
 }  // namespace edgewise::model

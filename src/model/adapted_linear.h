@@ -49,13 +49,10 @@ struct AdapterScratch {
 void AdaptedForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
                     float* y, kernels::Accumulate acc, float* xa, const AdapterScratch& scratch);
 
-// The same without the base's part: adds the adapter's to y.
-void AdapterForward(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
-                    float* y, float* xa, const AdapterScratch& scratch);
-
-// Only xa, with the bits of AdaptedForward: for a backward pass without the forward pass's own.
-void AdapterInput(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows, const float* x,
-                  float* xa, const AdapterScratch& scratch);
+// Only xa, with the bits of AdaptedForward: for a backward pass without the forward pass's own, or
+// a product that adds what is returned (nothing without an adapter) to its result.
+kernels::LowRank AdapterInput(ExecContext& ctx, const AdaptedLinear& linear, int64_t rows,
+                              const float* x, float* xa, const AdapterScratch& scratch);
 
 // Adds the wanted gradients to `grads` and dX to dx [rows, in] (overwrites or adds; null: the input
 // needs no gradient). x, xa: as in the forward pass.

@@ -60,6 +60,8 @@ struct Forward {
       if (block.observer != nullptr) block.observer->Input(block.layer, kinds[i], n, x);
       const Linear& base = w[kinds[i]];
       targets[i] = {base.weight, base.bias, y[i], base.weight.rows};
+      targets[i].low_rank = AdapterInput(ctx, block.At(kinds[i]), n, x,
+                                         a.xa[static_cast<size_t>(kinds[i])], s.adapter);
     }
     const float* input = x;
     if (block.activation_bits > 0) {
@@ -71,14 +73,13 @@ struct Forward {
       if (block.exact_forward) {
         for (const kernels::LinearTarget& t : targets) {
           kernels::LinearForwardExact(ctx, n, input, c.hidden, t.w, t.bias, t.y, t.ldy);
+          kernels::LowRankAdd(ctx, n, t.w.rows, t.low_rank, t.y, t.ldy);
         }
       } else {
         kernels::LinearForwardMany(ctx, n, input, c.hidden, targets);
       }
     }
     for (size_t i = 0; i < N; ++i) {
-      AdapterForward(ctx, block.At(kinds[i]), n, x, y[i], a.xa[static_cast<size_t>(kinds[i])],
-                     s.adapter);
       StreamAdapters(kinds[i], x, y[i]);
     }
   }

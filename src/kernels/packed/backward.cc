@@ -55,7 +55,8 @@ class IntegerBackward {
         cursors_(AllCursors(ctx, reader_, w, range)) {}
 
   void Compute(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy, RowRange range,
-               float* dx, int64_t lddx, Accumulate acc, const LinearBackwardOptions& options) {
+               float* dx, int64_t lddx, Accumulate acc, const LinearBackwardOptions& options,
+               const LowRank& low_rank) {
     const int64_t outs = range.end - range.begin;
     const QuantizePlan plan = QuantizePlan::Make(m, outs, kGradientGroup, 64);
     // Small matrices are brought to their grid once for all, so that tasks may have few rows.
@@ -88,7 +89,7 @@ class IntegerBackward {
     ctx.pool().Run(pairs_ * CeilDiv(m, task_rows), [&](int64_t task, int worker) {
       const int64_t row0 = task / pairs_ * task_rows;
       Panel(ctx, worker, task % pairs_, row0, std::min(task_rows, m - row0), dx, lddx,
-            acc == Accumulate::kAdd);
+            acc == Accumulate::kAdd, low_rank);
     });
   }
 
@@ -131,15 +132,17 @@ class IntegerBackward {
   }
 
   void Panel(ExecContext& ctx, int worker, int64_t pair, int64_t row0, int64_t rows, float* dx,
-             int64_t lddx, bool add) const {
+             int64_t lddx, bool add, const LowRank& low_rank) const {
     const int64_t width = PairUnits(pair) * kUnitCols;
     const int64_t col = pair * kPairCols, n = std::min(width, f_.cols - col);
     constexpr int64_t kPanelBytes = 4 * kPanelStride;
+    const KernelTable& dense = TableFor(ctx.isa());
     // Rows of dX that are a multiple of 4 KiB apart share few sets of the caches: not for sums that
     // come back.
     const bool in_place = n == width && (lddx % 1024 != 0 || tiles_ <= kChunkTiles);
     auto* scratch = static_cast<uint8_t*>(
-        ctx.Scratch(worker, static_cast<size_t>(kPanelBytes + rows * width * 4)));
+        ctx.Scratch(worker, static_cast<size_t>(kPanelBytes + rows * width * 4 +
+                                                LowRankScratch(dense, low_rank, n) * 4)));
     float* const out = dx + row0 * lddx + col;
     float* const c = in_place ? out : reinterpret_cast<float*>(scratch + kPanelBytes);
     alignas(64) static constexpr float kOnes[kTileRows] = {1, 1, 1, 1, 1, 1, 1, 1,
@@ -208,8 +211,7 @@ class IntegerBackward {
       from = to;
       p.ld_before = p.ldc;
     }
-    if (done) return;
-    for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t i = 0; !done && i < rows; ++i) {
       // No tile has anything here.
       if (from == nullptr) {
         std::fill_n(out + i * lddx, n, 0.0f);
@@ -217,6 +219,8 @@ class IntegerBackward {
         std::copy_n(c + i * width, n, out + i * lddx);
       }
     }
+    auto* memory = reinterpret_cast<float*>(scratch + kPanelBytes) + rows * width;
+    AddLowRank(dense, low_rank, row0, rows, col, n, memory, out, lddx);
   }
 
   // Joins neighbouring runs of every segment.
@@ -331,11 +335,13 @@ void PackedPanels::Pack(int64_t col, int64_t cols, int64_t row, int64_t rows, in
 
 void PackedBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy,
                          const PackedMatrix& w, RowRange range, float* dx, int64_t lddx,
-                         Accumulate acc, const LinearBackwardOptions& options) {
+                         Accumulate acc, const LinearBackwardOptions& options,
+                         const LowRank& low_rank) {
   assert(range.begin % kTileRows == 0 && range.begin >= 0 && range.end <= w.rows());
   if (m <= 0) return;
   if (options.mode == BackwardMode::kInteger && range.begin < range.end) {
-    IntegerBackward(ctx, w, range).Compute(ctx, m, dy, lddy, range, dx, lddx, acc, options);
+    IntegerBackward(ctx, w, range)
+        .Compute(ctx, m, dy, lddy, range, dx, lddx, acc, options, low_rank);
     return;
   }
   const PackedPanels panels(ctx, w, range);
@@ -347,7 +353,7 @@ void PackedBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t l
         panels.Pack(n0, nn, k0, kk, nr, out, steps);
       },
       dx, lddx, acc, {},
-      w.format().structure == Structure::kBlock ? GemmGaps::kSome : GemmGaps::kNone);
+      w.format().structure == Structure::kBlock ? GemmGaps::kSome : GemmGaps::kNone, low_rank);
 }
 
 }  // namespace edgewise::kernels

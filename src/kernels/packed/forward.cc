@@ -179,6 +179,15 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
   if (!sums.in_y) Finish(call, work, tile, 1, row0, rows);
 }
 
+// What is added to tiles [tile, tile + tiles), once they are in Y.
+void AddLowRank(const Call& call, const Work& work, int64_t tile, int64_t tiles, int64_t row0,
+                int64_t rows) {
+  const int64_t col = tile * kTileRows - call.range.begin;
+  const int64_t n = std::min(tiles * kTileRows, call.range.end - tile * kTileRows);
+  AddLowRank(call.dense, call.low_rank, row0, rows, col, n, work.low_rank,
+             call.y + row0 * call.ldy + col, call.ldy);
+}
+
 // How one matrix is cut into tasks.
 struct Product {
   Call call;
@@ -189,10 +198,21 @@ struct Product {
   // Few rows: task i has panels [cuts[i + 1], cuts[i]); else every task has one.
   int64_t cuts[kMaxCuts + 1];
 
-  Product(const PackedTarget& t, const Int8Table& table, const QuantizedRows& x, int64_t act_group,
-          int64_t m, int threads, void* row_memory)
-      : call{*t.w,  table,   TileReader(*t.w, table),  x, kMaxSegmentCols, act_group, t.bias, t.y,
-             t.ldy, t.range, t.acc == Accumulate::kAdd} {
+  Product(const PackedTarget& t, const ExecContext& ctx, const QuantizedRows& x, int64_t act_group,
+          int64_t m, void* row_memory)
+      : call{*t.w,
+             Int8TableFor(ctx.isa()),
+             TileReader(*t.w, Int8TableFor(ctx.isa())),
+             x,
+             kMaxSegmentCols,
+             act_group,
+             t.bias,
+             t.y,
+             t.ldy,
+             t.range,
+             t.acc == Accumulate::kAdd,
+             t.low_rank,
+             TableFor(ctx.isa())} {
     const PackedFormat& f = t.w->format();
     if (f.group > 0) call.segment_cols = std::min<int64_t>(call.segment_cols, f.group);
     if (act_group > 0) call.segment_cols = std::min(call.segment_cols, act_group);
@@ -212,7 +232,7 @@ struct Product {
     if (tuned) {
       task_rows = std::min({RoundUp(tiling.task_rows, kMaxProductRows), kMaxTaskRows, m});
     }
-    tasks = m <= kFewRows ? Cut(threads) : panels * CeilDiv(m, task_rows);
+    tasks = m <= kFewRows ? Cut(ctx.threads()) : panels * CeilDiv(m, task_rows);
   }
 
   // Weights are read once and in the order of memory, in stretches as long as can be: at the start
@@ -238,7 +258,8 @@ struct Product {
     const bool few = m <= kFewRows;
     const int64_t row0 = few ? 0 : task / panels * task_rows;
     const int64_t rows = std::min(task_rows, m - row0);
-    const Work work = Work::Take(ctx, worker, width, rows);
+    const Work work = Work::Take(ctx, worker, width, rows,
+                                 LowRankScratch(call.dense, call.low_rank, width * kTileRows));
     const int64_t first = few ? cuts[task + 1] : task % panels;
     const int64_t last = few ? cuts[task] : first + 1;
     // Every thread takes one of the tasks that follow.
@@ -250,11 +271,13 @@ struct Product {
     }
     for (int64_t p = first; p < last; ++p) {
       const int64_t tile = tile0 + p * width;
+      const int64_t tiles = std::min(width, tile_end - tile);
       if (blocks) {
         ForwardBlocks(call, work, tile, row0, rows);
       } else {
-        ForwardTiles(call, work, tile, std::min(width, tile_end - tile), row0, rows, next);
+        ForwardTiles(call, work, tile, tiles, row0, rows, next);
       }
+      AddLowRank(call, work, tile, tiles, row0, rows);
     }
   }
 };
@@ -269,9 +292,9 @@ void ForwardMany(ExecContext& ctx, int64_t m, std::span<const PackedTarget> targ
   for (const PackedTarget& t : targets) {
     assert(t.range.begin % kTileRows == 0 && t.range.begin >= 0 && t.range.end <= t.w->rows());
     assert(SharesInput(*t.w, *targets[0].w));
+    assert(t.low_rank.r == 0 || m > kAloneRows);
     multiple = std::max<int64_t>(multiple, t.w->format().block_cols);
   }
-  const Int8Table& table = Int8TableFor(ctx.isa());
   const QuantizePlan plan = QuantizePlan::Make(m, first.cols, first.act_group, multiple);
   const int64_t most = RowSegments::Bytes(RowSegments::Most(plan.stride, 16));
   auto* memory = static_cast<uint8_t*>(ctx.SharedScratch(
@@ -280,7 +303,7 @@ void ForwardMany(ExecContext& ctx, int64_t m, std::span<const PackedTarget> targ
   std::optional<Product> products[kMaxTargets];
   int64_t ends[kMaxTargets], total = 0;
   for (size_t i = 0; i < targets.size(); ++i) {
-    products[i].emplace(targets[i], table, rows, plan.group, m, ctx.threads(),
+    products[i].emplace(targets[i], ctx, rows, plan.group, m,
                         memory + plan.bytes + most * static_cast<int64_t>(i));
     ends[i] = total += std::max<int64_t>(0, products[i]->tasks);
   }
@@ -308,9 +331,10 @@ void PackedForwardMade(ExecContext& ctx, int64_t m, RowMaker make,
 }
 
 void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const PackedMatrix& w,
-                   RowRange range, const float* bias, float* y, int64_t ldy, Accumulate acc) {
+                   RowRange range, const float* bias, float* y, int64_t ldy, Accumulate acc,
+                   const LowRank& low_rank) {
   if (range.begin >= range.end) return;
-  const PackedTarget target = {&w, range, bias, y, ldy, acc};
+  const PackedTarget target = {&w, range, bias, y, ldy, acc, low_rank};
   PackedForwardMany(ctx, m, x, ldx, {&target, 1});
 }
 

@@ -26,13 +26,16 @@ struct Work {
   float* c;  // [rows][16 tiles]
   Segment* segments;
   Run* runs;
+  float* low_rank;
 
-  static Work Take(ExecContext& ctx, int worker, int64_t tiles, int64_t rows) {
+  static Work Take(ExecContext& ctx, int worker, int64_t tiles, int64_t rows,
+                   int64_t low_rank_floats) {
     const int64_t factors = tiles * kMaxGroups * kTileRows * 4;
     const int64_t c_bytes = rows * tiles * kTileRows * 4;
     const int64_t list = kMaxGroups * 16;
-    auto* at = static_cast<uint8_t*>(ctx.Scratch(
-        worker, static_cast<size_t>(tiles * kPanelBytes + 2 * factors + c_bytes + 2 * list)));
+    auto* at = static_cast<uint8_t*>(
+        ctx.Scratch(worker, static_cast<size_t>(tiles * kPanelBytes + 2 * factors + c_bytes +
+                                                2 * list + low_rank_floats * 4)));
     Work w;
     const auto take = [&](int64_t bytes) {
       uint8_t* here = at;
@@ -45,6 +48,7 @@ struct Work {
     w.c = reinterpret_cast<float*>(take(c_bytes));
     w.segments = reinterpret_cast<Segment*>(take(list));
     w.runs = reinterpret_cast<Run*>(take(list));
+    w.low_rank = reinterpret_cast<float*>(take(low_rank_floats * 4));
     return w;
   }
 };
@@ -61,6 +65,8 @@ struct Call {
   int64_t ldy;
   RowRange range;
   bool add;
+  const LowRank& low_rank;
+  const KernelTable& dense;
 
   // Sums are the results as they are: rows that are added to are what they start from.
   bool straight() const { return x.grouped && bias == nullptr; }

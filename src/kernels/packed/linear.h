@@ -26,7 +26,8 @@ struct RowRange {
 // the other (to Y, if there are several groups and no bias; else Y is added at the end). y and bias
 // point at the first column of the range.
 void PackedForward(ExecContext& ctx, int64_t m, const float* x, int64_t ldx, const PackedMatrix& w,
-                   RowRange range, const float* bias, float* y, int64_t ldy, Accumulate acc);
+                   RowRange range, const float* bias, float* y, int64_t ldy, Accumulate acc,
+                   const LowRank& low_rank = {});
 
 // Several matrices on the same X, which is rounded once and shared among the threads as one
 // product.
@@ -37,6 +38,7 @@ struct PackedTarget {
   float* y = nullptr;
   int64_t ldy = 0;
   Accumulate acc = Accumulate::kOverwrite;
+  LowRank low_rank = {};  // of the range's columns; added last
 };
 inline constexpr size_t kMaxTargets = 4;
 // Whether two matrices round their input in the same way.
@@ -61,7 +63,8 @@ void PackedForwardMade(ExecContext& ctx, int64_t m, RowMaker make,
 // blocks reach.
 void PackedBackwardInput(ExecContext& ctx, int64_t m, const float* dy, int64_t lddy,
                          const PackedMatrix& w, RowRange range, float* dx, int64_t lddx,
-                         Accumulate acc, const LinearBackwardOptions& options);
+                         Accumulate acc, const LinearBackwardOptions& options,
+                         const LowRank& low_rank = {});
 
 // out[t,:] = scale * W[ids[t],:] for ids inside the matrix: packed embeddings.
 void PackedGatherRows(ExecContext& ctx, const PackedMatrix& w, int64_t count, const int32_t* ids,
