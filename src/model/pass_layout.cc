@@ -86,10 +86,7 @@ BlockScratch CarveScratch(Carver& carver, const ModelConfig& c, const BlockNeeds
   s.normed = carver.Floats(n * c.hidden);
   if (needs.rounds) s.adapter.rounded = carver.Floats(n * widest);
   if (needs.lora != nullptr && needs.dropout) s.adapter.dropped = carver.Floats(n * widest);
-  if (!needs.backward) {
-    s.ffn = carver.Floats(n * c.ffn);
-    return s;
-  }
+  if (!needs.backward) return s;
   s.dnormed = carver.Floats(n * c.hidden);
   if (c.sandwich_norms) s.dproj = carver.Floats(n * c.hidden);
   if (needs.lora != nullptr) {
@@ -158,6 +155,7 @@ PassLayout LayOut(const ModelConfig& c, int64_t max_tokens, const PassOptions& o
   }
   needs.backward = trains_layers;
   out.scratch = CarveScratch(scratch, c, needs);
+  if (!trains_layers) out.scratch.ffn = out.shared.gate;
   if (out.backward && !trains_layers) out.scratch.dnormed = scratch.Floats(max_tokens * c.hidden);
   return out;
 }

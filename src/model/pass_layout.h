@@ -51,6 +51,7 @@ BlockActivations CarveActivations(Carver& carver, const ModelConfig& config, int
 // Adapter buffers for the widest slot of all layers.
 BlockActivations CarveSharedActivations(Carver& carver, const ModelConfig& config,
                                         const BlockNeeds& needs);
+// Without a backward pass `ffn` stays null: the activations' gate serves.
 BlockScratch CarveScratch(Carver& carver, const ModelConfig& config, const BlockNeeds& needs);
 
 // The buffers of one TrainingPass::Run.
