@@ -28,6 +28,19 @@ void FillNoise(const Int8Table& table, uint64_t seed, uint64_t substream, int64_
   table.noise_row(block[0], block[1] | 1, cols, noise);
 }
 
+// Row `row` of the tables.
+void Correct(const QuantizePlan& p, int64_t row, const int32_t* sums, void* memory) {
+  for (int i = 0; i < p.corrected_count; ++i) {
+    const QuantizePlan::Corrected& c = p.corrected[i];
+    auto* out = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(memory) + c.bytes_before) +
+                row / kMaxProductRows * c.stride + row % kMaxProductRows;
+    const int64_t step = c.width / kSumCols;
+    for (int64_t s = 0; s < c.segments; ++s) {
+      out[s * kCorrectionRows] = SumCorrection(c.zero, sums[(s + 1) * step] - sums[s * step]);
+    }
+  }
+}
+
 template <typename Rows>
 void EachBlock(ExecContext& ctx, const QuantizePlan& p, const Rows& rows) {
   if (p.m * p.cols <= kSerialElements) return rows(0, p.m, 0);
@@ -51,12 +64,31 @@ QuantizePlan QuantizePlan::Make(int64_t m, int64_t cols, int64_t group, int64_t 
   return p;
 }
 
+int QuantizePlan::AddCorrections(int zero, int64_t width) {
+  for (int i = 0; i < corrected_count; ++i) {
+    if (corrected[i].zero == zero && corrected[i].width == width) return i;
+  }
+  Corrected& c = corrected[corrected_count];
+  c.zero = zero;
+  c.width = width;
+  c.segments = padded / width;
+  c.stride = c.segments * kCorrectionRows;
+  c.bytes_before = bytes;
+  bytes += RoundUp(CeilDiv(m, int64_t{kMaxProductRows}) * c.stride * 4, 64);
+  return corrected_count++;
+}
+
 QuantizedRows QuantizedRows::At(const QuantizePlan& p, void* memory) {
   if (p.bytes == 0) return {};
   const auto* q = static_cast<int8_t*>(memory);
   const auto* sums = reinterpret_cast<const int32_t*>(q + RoundUp(p.m * p.stride, 64));
   const auto* scales = reinterpret_cast<const float*>(sums + p.m * p.sums_stride);
-  return {q, p.stride, sums, p.sums_stride, scales, p.scales_stride, p.group != 0};
+  QuantizedRows rows = {q,      p.stride,        sums,         p.sums_stride,
+                        scales, p.scales_stride, p.group != 0, {}};
+  for (int i = 0; i < p.corrected_count; ++i) {
+    rows.corrections[i] = reinterpret_cast<const int32_t*>(q + p.corrected[i].bytes_before);
+  }
+  return rows;
 }
 
 void RoundRow(ExecContext& ctx, const float* x, int64_t cols, int64_t group, int64_t row,
@@ -97,6 +129,7 @@ void QuantizeSomeRows(ExecContext& ctx, int worker, const QuantizePlan& p, const
     r.scales = scales + i * p.scales_stride;
     r.sums = sums + i * p.sums_stride;
     table.quantize_row(r);
+    Correct(p, i, r.sums, memory);
   }
 }
 

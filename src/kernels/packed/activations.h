@@ -17,6 +17,8 @@ struct QuantizedRows {
   const float* scales = nullptr;  // [m][scales_stride]
   int64_t scales_stride = 0;
   bool grouped = false;  // a scale per group of columns, not per row
+  // TileProduct::corrections of QuantizePlan::corrected[i], whose strides are there, too.
+  const int32_t* corrections[4] = {};
 
   // In plan.bytes of 64-byte aligned memory.
   static QuantizedRows At(const struct QuantizePlan& plan, void* memory);
@@ -28,9 +30,21 @@ struct QuantizePlan {
   int64_t group = 0;   // 0: per row
   int64_t stride = 0, sums_stride = 0, scales_stride = 0;
   int64_t bytes = 0;  // of memory needed
+  // What TileProduct::corrections are made of.
+  struct Corrected {
+    int zero = 0;
+    int64_t width = 0;         // columns of a segment, a multiple of kSumCols
+    int64_t segments = 0;      // whole ones
+    int64_t stride = 0;        // from rows to the next kMaxProductRows
+    int64_t bytes_before = 0;  // in the memory
+  };
+  Corrected corrected[4];
+  int corrected_count = 0;
 
   // Columns are padded with zeros to a multiple of `multiple` (of 64).
   static QuantizePlan Make(int64_t m, int64_t cols, int64_t group, int64_t multiple);
+  // Its number in `corrected`, which may have been there already.
+  int AddCorrections(int zero, int64_t width);
 };
 
 // x [m, cols]; fold [cols] or null. Stochastic rounding draws the noise of element (i, j) from

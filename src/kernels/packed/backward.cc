@@ -58,7 +58,9 @@ class IntegerBackward {
                float* dx, int64_t lddx, Accumulate acc, const LinearBackwardOptions& options,
                const LowRank& low_rank) {
     const int64_t outs = range.end - range.begin;
-    const QuantizePlan plan = QuantizePlan::Make(m, outs, kGradientGroup, 64);
+    QuantizePlan plan = QuantizePlan::Make(m, outs, kGradientGroup, 64);
+    const bool corrects = table_.corrects && f_.structure != Structure::kBlock;
+    if (corrects) plan.AddCorrections(grid_.zero(), kGradientGroup);
     // Small matrices are brought to their grid once for all, so that tasks may have few rows.
     const int64_t panel_bytes = tiles_ * kTileRows * pairs_ * kPairCols;
     const bool store = f_.structure != Structure::kBlock &&
@@ -84,6 +86,7 @@ class IntegerBackward {
     dy_ = QuantizedRows::At(plan, rounded);
     // A single scale is a group of all outputs.
     dy_.grouped = true;
+    corrections_stride_ = corrects ? plan.corrected[0].stride : 0;
 
     const int64_t task_rows = store ? StoredTaskRows(m) : TaskRows(m, pairs_);
     ctx.pool().Run(pairs_ * CeilDiv(m, task_rows), [&](int64_t task, int worker) {
@@ -160,6 +163,7 @@ class IntegerBackward {
     p.a_stride = dy_.stride;
     p.sums_stride = dy_.sums_stride;
     p.a_scales_stride = dy_.scales_stride;
+    p.corrections_stride = corrections_stride_;
     p.grouped = true;
     p.w_scales = kOnes;
     p.scale_stride = 0;
@@ -196,6 +200,7 @@ class IntegerBackward {
       Merge(segments, count, runs);
       p.segment_count = count;
       p.Describe();
+      const bool corrects = dy_.corrections[0] != nullptr && 4 * p.steps == kGradientGroup;
       done = in_place || (n == width && t1 == tiles_);
       float* const to = done ? out : c;
       p.ldc = done ? lddx : width;
@@ -204,6 +209,11 @@ class IntegerBackward {
         p.a = dy_.q + (row0 + i) * dy_.stride;
         p.sums = dy_.sums + (row0 + i) * dy_.sums_stride;
         p.a_scales = dy_.scales + (row0 + i) * dy_.scales_stride;
+        p.corrections = nullptr;
+        if (corrects) {
+          p.corrections = dy_.corrections[0] + (row0 + i) / kMaxProductRows * corrections_stride_ +
+                          t0 * kTileRows / kGradientGroup * kCorrectionRows;
+        }
         p.c = to + i * p.ldc;
         p.before = from == nullptr ? nullptr : from + i * p.ld_before;
         table_.tile_product(p);
@@ -251,6 +261,7 @@ class IntegerBackward {
   float* fold_ = nullptr;
   uint8_t* stored_ = nullptr;  // all panels, or null: filled by the tasks
   QuantizedRows dy_;
+  int64_t corrections_stride_ = 0;
 };
 
 }  // namespace

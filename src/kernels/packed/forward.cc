@@ -65,9 +65,11 @@ struct Ahead {
   }
 };
 
-// to = from + panel * activations for all rows of the task.
+// to = from + panel * activations for all rows of the task. `first`: the number of the first of the
+// segments among those of a whole row, where there are corrections.
 void Multiply(const Call& call, const Work& work, const Sums::Rows& from, const Sums::Rows& to,
-              int64_t tiles, int64_t segments, int64_t row0, int64_t rows, Ahead ahead) {
+              int64_t tiles, int64_t segments, int64_t first, int64_t row0, int64_t rows,
+              Ahead ahead) {
   TileProduct p;
   p.tiles = static_cast<int>(tiles);
   p.w = work.panel;
@@ -80,6 +82,7 @@ void Multiply(const Call& call, const Work& work, const Sums::Rows& from, const 
   p.a_stride = call.x.stride;
   p.sums_stride = call.x.sums_stride;
   p.a_scales_stride = call.x.scales_stride;
+  p.corrections_stride = call.corrections_stride;
   p.grouped = call.x.grouped;
   p.w_scales = work.scales;
   p.w_mins = call.w.format().has_min ? work.mins : nullptr;
@@ -93,6 +96,10 @@ void Multiply(const Call& call, const Work& work, const Sums::Rows& from, const 
     p.a = call.x.q + (row0 + i) * call.x.stride;
     p.sums = call.x.sums + (row0 + i) * call.x.sums_stride;
     p.a_scales = call.x.scales + (row0 + i) * call.x.scales_stride;
+    if (call.corrections != nullptr && 4 * p.steps == call.segment_cols) {
+      p.corrections = call.corrections + (row0 + i) / kMaxProductRows * call.corrections_stride +
+                      first * kCorrectionRows;
+    }
     p.c = to.at + i * to.ld;
     p.before = from.at == nullptr ? nullptr : from.at + i * from.ld;
     call.table.tile_product(p);
@@ -136,7 +143,7 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
     AddSegments(call, col, std::min(count * kUnitCols, cols - col), 0, &work, &segments);
     const int64_t end = u + count;
     Multiply(call, work, u == 0 ? sums.first : sums.between, end < units ? sums.between : sums.last,
-             tiles, segments, row0, rows,
+             tiles, segments, col / call.segment_cols, row0, rows,
              end < units ? Ahead::Of(call.w, tile, tiles, end, PanelUnits(units, end)) : next);
   }
   if (!sums.in_y) Finish(call, work, tile, tiles, row0, rows);
@@ -174,7 +181,7 @@ void ForwardBlocks(const Call& call, Work work, int64_t tile, int64_t row0, int6
                   &work, &segments);
     }
     Multiply(call, work, b == begin ? sums.first : sums.between,
-             b + count < end ? sums.between : sums.last, 1, segments, row0, rows, {});
+             b + count < end ? sums.between : sums.last, 1, segments, 0, row0, rows, {});
   }
   if (!sums.in_y) Finish(call, work, tile, 1, row0, rows);
 }
@@ -188,6 +195,14 @@ void AddLowRank(const Call& call, const Work& work, int64_t tile, int64_t tiles,
              call.y + row0 * call.ldy + col, call.ldy);
 }
 
+// Columns of a segment of integer sums.
+int64_t SegmentCols(const PackedFormat& f, int64_t act_group) {
+  int64_t cols = kMaxSegmentCols;
+  if (f.group > 0) cols = std::min<int64_t>(cols, f.group);
+  if (act_group > 0) cols = std::min(cols, act_group);
+  return cols;
+}
+
 // How one matrix is cut into tasks.
 struct Product {
   Call call;
@@ -198,14 +213,17 @@ struct Product {
   // Few rows: task i has panels [cuts[i + 1], cuts[i]); else every task has one.
   int64_t cuts[kMaxCuts + 1];
 
-  Product(const PackedTarget& t, const ExecContext& ctx, const QuantizedRows& x, int64_t act_group,
-          int64_t m, void* row_memory)
+  // `corrected`: of the plan's, or -1.
+  Product(const PackedTarget& t, const ExecContext& ctx, const QuantizedRows& x,
+          const QuantizePlan& plan, int corrected, void* row_memory)
       : call{*t.w,
              Int8TableFor(ctx.isa()),
              TileReader(*t.w, Int8TableFor(ctx.isa())),
              x,
-             kMaxSegmentCols,
-             act_group,
+             corrected < 0 ? nullptr : x.corrections[corrected],
+             corrected < 0 ? 0 : plan.corrected[corrected].stride,
+             SegmentCols(t.w->format(), plan.group),
+             plan.group,
              t.bias,
              t.y,
              t.ldy,
@@ -214,8 +232,7 @@ struct Product {
              t.low_rank,
              TableFor(ctx.isa())} {
     const PackedFormat& f = t.w->format();
-    if (f.group > 0) call.segment_cols = std::min<int64_t>(call.segment_cols, f.group);
-    if (act_group > 0) call.segment_cols = std::min(call.segment_cols, act_group);
+    const int64_t m = plan.m;
     blocks = f.structure == Structure::kBlock;
     alone = m <= kAloneRows && RowForward::Can(f, call.segment_cols);
     if (alone && !blocks) {
@@ -282,6 +299,16 @@ struct Product {
   }
 };
 
+// The plan's table of corrections for w, if tile_product has use for one; -1: it has not.
+int Corrections(const ExecContext& ctx, const PackedMatrix& w, QuantizePlan* plan) {
+  const PackedFormat& f = w.format();
+  const Int8Table& table = Int8TableFor(ctx.isa());
+  const int64_t width = SegmentCols(f, plan->group);
+  const bool use = table.corrects && plan->m > kFewRows && width <= 128 && width % 32 == 0 &&
+                   f.structure != Structure::kBlock && !f.has_min;
+  return use ? plan->AddCorrections(TileReader(w, table).zero(), width) : -1;
+}
+
 // round(plan, memory): X as rounded rows.
 template <typename Round>
 void ForwardMany(ExecContext& ctx, int64_t m, std::span<const PackedTarget> targets, Round round) {
@@ -295,7 +322,11 @@ void ForwardMany(ExecContext& ctx, int64_t m, std::span<const PackedTarget> targ
     assert(t.low_rank.r == 0 || m > kAloneRows);
     multiple = std::max<int64_t>(multiple, t.w->format().block_cols);
   }
-  const QuantizePlan plan = QuantizePlan::Make(m, first.cols, first.act_group, multiple);
+  QuantizePlan plan = QuantizePlan::Make(m, first.cols, first.act_group, multiple);
+  int corrected[kMaxTargets];
+  for (size_t i = 0; i < targets.size(); ++i) {
+    corrected[i] = Corrections(ctx, *targets[i].w, &plan);
+  }
   const int64_t most = RowSegments::Bytes(RowSegments::Most(plan.stride, 16));
   auto* memory = static_cast<uint8_t*>(ctx.SharedScratch(
       static_cast<size_t>(plan.bytes + most * static_cast<int64_t>(targets.size()))));
@@ -303,7 +334,7 @@ void ForwardMany(ExecContext& ctx, int64_t m, std::span<const PackedTarget> targ
   std::optional<Product> products[kMaxTargets];
   int64_t ends[kMaxTargets], total = 0;
   for (size_t i = 0; i < targets.size(); ++i) {
-    products[i].emplace(targets[i], ctx, rows, plan.group, m,
+    products[i].emplace(targets[i], ctx, rows, plan, corrected[i],
                         memory + plan.bytes + most * static_cast<int64_t>(i));
     ends[i] = total += std::max<int64_t>(0, products[i]->tasks);
   }

@@ -58,6 +58,9 @@ struct Call {
   const Int8Table& table;
   TileReader reader;
   QuantizedRows x;
+  // Of x, for the matrix's own segments; null: none.
+  const int32_t* corrections;
+  int64_t corrections_stride;
   int64_t segment_cols;
   int64_t act_group;  // 0: per token
   const float* bias;

@@ -34,6 +34,16 @@ struct Segment {
   int32_t act_group;
 };
 
+// Integer sums over at most 128 columns stay below 2^22. Started at kSumStart, the bits of 1.5 *
+// 2^23, they are floats that much too large; adding the float with these bits leaves the sum that
+// counts codes from `zero` on, exactly. `sum`: of the activations.
+inline constexpr int32_t kSumStart = 0x4b400000;
+constexpr int32_t SumCorrection(int zero, int32_t sum) {
+  return kSumStart - 0x7fffffff - 1 + zero * sum;
+}
+// Rows of a correction table: those of one register tile, and none to fill up.
+inline constexpr int kCorrectionRows = 8;
+
 // C[i][16 t + lane] = `before` and, for each segment s, in order:
 //     sum  = exact integer sum of (panel - zero) * a over the segment
 //     span = fma(float(sum), w_scale[t][s.weight_group][lane], span)
@@ -55,6 +65,11 @@ struct TileProduct {
   int64_t a_stride = 0;
   const int32_t* sums = nullptr;  // [rows][sums_stride]: prefix sums per kSumCols columns
   int64_t sums_stride = 0;
+  // SumCorrection of every segment, which spares reading the sums, or null (then of no use to any
+  // but short segments of one width): [rows / kMaxProductRows][corrections_stride], the latter
+  // [segments][kCorrectionRows].
+  const int32_t* corrections = nullptr;
+  int64_t corrections_stride = 0;
   const float* a_scales = nullptr;  // [rows][a_scales_stride]
   int64_t a_scales_stride = 0;
   bool grouped = false;
@@ -147,6 +162,7 @@ struct SparseCursor {
 struct Int8Table {
   const char* name;
   int panel_tiles;  // tiles that tile_product handles at its best speed
+  bool corrects;    // whether it makes use of TileProduct::corrections
   // 8-bit panels hold signed bytes (code ^ 0x80) rather than codes.
   bool signed8;
 

@@ -20,6 +20,7 @@ extern const Int8Table kTable;
 const Int8Table kTable = {
     .name = EW_PACKED_NAME,
     .panel_tiles = kPanelTiles,
+    .corrects = kKeepTiles > 1,
     .signed8 = kSignedPanel8,
     .tile_product = TileProductFn,
     .decode_dense = DecodeTileFn,

@@ -26,13 +26,11 @@ EW_INLINE bool EndsSpan(const TileProduct& p, int64_t segment) {
 // registers for that), then with or without mins.
 enum class Sums { kAway, kKept, kKeptWithMins };
 
-// kSteps: TileProduct::steps, at most 32, or 0. Sums of so few columns stay below 2^22 and start at
-// the bits of 1.5 * 2^23: they are then floats that much too large, and `zero` is subtracted in
-// fp32 at the end, exactly. Nothing is waited for at the start of a segment, and nothing is
-// converted.
+// kSteps: TileProduct::steps, at most 32, or 0. With kSteps nothing is waited for at the start of a
+// segment, and nothing is converted (SumCorrection). kCorrected: what is added is read.
 //
 // Tiles [tile, tile + T) and rows [row, row + blocks R).
-template <int T, int R, bool kSignedW, bool kGrouped, Sums kSums, int kSteps>
+template <int T, int R, bool kSignedW, bool kGrouped, Sums kSums, int kSteps, bool kCorrected>
 EW_NOINLINE void TileKernel(const TileProduct& product, int tile, int row, int blocks) {
   // A copy of our own: no store can change what is in it.
   TileProduct p = product;
@@ -51,7 +49,7 @@ EW_NOINLINE void TileKernel(const TileProduct& product, int tile, int row, int b
   }
   constexpr int S = Chains<T, R>(), kV = T * kVecs;
   constexpr bool kKeep = kSums != Sums::kAway;
-  constexpr int32_t kMagic = 0x4b400000, kMinusMagic = kMagic - 0x7fffffff - 1;
+  if (kCorrected) p.corrections += row / R * p.corrections_stride;
   const int64_t w_stride = p.w_stride, a_stride = p.a_stride;
   for (; blocks > 0; --blocks) {
     const uint8_t* w = p.w;
@@ -81,7 +79,9 @@ EW_NOINLINE void TileKernel(const TileProduct& product, int tile, int row, int b
       const Segment seg = p.segments[g];
       const Run* run = p.runs + seg.first_run;
       int32_t sums[R];
-      if constexpr (kSteps != 0) {
+      if constexpr (kCorrected) {
+        // They are in the corrections.
+      } else if constexpr (kSteps != 0) {
         const auto begin = static_cast<uint32_t>(run->step) / 4;
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
@@ -104,7 +104,12 @@ EW_NOINLINE void TileKernel(const TileProduct& product, int tile, int row, int b
       VI acc[S][R][kV];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const VI start = SetI(kSteps != 0 ? kMagic : -p.zero * sums[r]);
+        VI start;
+        if constexpr (kSteps != 0) {
+          start = SetI(kSumStart);
+        } else {
+          start = SetI(-p.zero * sums[r]);
+        }
 #pragma GCC unroll 16
         for (int t = 0; t < kV; ++t) {
           acc[0][r][t] = start;
@@ -160,13 +165,23 @@ EW_NOINLINE void TileKernel(const TileProduct& product, int tile, int row, int b
       }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const VF minus = AsF(SetI(kMinusMagic + p.zero * sums[r]));
+        VF correction;
+        if constexpr (kCorrected) {
+          correction = AsF(SetI(p.corrections[g * kCorrectionRows + r]));
+        } else if constexpr (kSteps != 0) {
+          correction = AsF(SetI(SumCorrection(p.zero, sums[r])));
+        }
 #pragma GCC unroll 16
         for (int t = 0; t < kV; ++t) {
           VI total = acc[0][r][t];
 #pragma GCC unroll 4
           for (int u = 1; u < S; ++u) total = AddI(total, acc[u][r][t]);
-          const VF exact = kSteps != 0 ? AddF(AsF(total), minus) : ToF(total);
+          VF exact;
+          if constexpr (kSteps != 0) {
+            exact = AddF(AsF(total), correction);
+          } else {
+            exact = ToF(total);
+          }
           if constexpr (kKeep) {
             span[r][t] = FmaF(exact, w_scales[t], span[r][t]);
           } else {
@@ -220,6 +235,21 @@ EW_NOINLINE void TileKernel(const TileProduct& product, int tile, int row, int b
     p.a_scales += R * p.a_scales_stride;
     p.c += R * p.ldc;
     p.before += R * p.ld_before;
+    if (kCorrected) p.corrections += p.corrections_stride;
+  }
+}
+
+template <int T, int R, bool kGrouped, Sums kSums, bool kCorrected>
+void TileKernelShort(const TileProduct& p, int tile, int row, int blocks) {
+  if (p.steps == 8) {
+    // By blocks: a loop around so many segments takes registers from the sums.
+    for (; blocks > 0; --blocks, row += R) {
+      TileKernel<T, R, false, kGrouped, kSums, 8, kCorrected>(p, tile, row, 1);
+    }
+  } else if (p.steps == 16) {
+    TileKernel<T, R, false, kGrouped, kSums, 16, kCorrected>(p, tile, row, blocks);
+  } else {
+    TileKernel<T, R, false, kGrouped, kSums, 32, kCorrected>(p, tile, row, blocks);
   }
 }
 
@@ -227,17 +257,16 @@ template <int T, int R, bool kSignedW, bool kGrouped, Sums kSums>
 void TileKernelSteps(const TileProduct& p, int tile, int row, int blocks) {
   // Code of their own for the calls that do most of the work.
   if constexpr (R == kMaxProductRows && !kSignedW && kSums != Sums::kAway && T > 1) {
-    if (p.steps == 8) {
-      // By blocks: a loop around so many segments takes registers from the sums.
-      for (; blocks > 0; --blocks, row += R) {
-        TileKernel<T, R, false, kGrouped, kSums, 8>(p, tile, row, 1);
+    if (p.steps == 8 || p.steps == 16 || p.steps == 32) {
+      if constexpr (kSums == Sums::kKept) {
+        if (p.corrections != nullptr) {
+          return TileKernelShort<T, R, kGrouped, kSums, true>(p, tile, row, blocks);
+        }
       }
-      return;
+      return TileKernelShort<T, R, kGrouped, kSums, false>(p, tile, row, blocks);
     }
-    if (p.steps == 16) return TileKernel<T, R, false, kGrouped, kSums, 16>(p, tile, row, blocks);
-    if (p.steps == 32) return TileKernel<T, R, false, kGrouped, kSums, 32>(p, tile, row, blocks);
   }
-  TileKernel<T, R, kSignedW, kGrouped, kSums, 0>(p, tile, row, blocks);
+  TileKernel<T, R, kSignedW, kGrouped, kSums, 0, false>(p, tile, row, blocks);
 }
 
 template <int T, int R, bool kSignedW, Sums kSums>
