@@ -107,13 +107,16 @@ class FakeSource : public BatchSource {
     for (int64_t t = 0; t < tokens_; ++t) {
       const auto id = static_cast<int32_t>(rng.NextBelow(kTable));
       b.ids.push_back(id);
-      b.positions.push_back(static_cast<int32_t>(t));
-      b.first_key.push_back(0);
+      const int64_t first = document_tokens > 0 ? t / document_tokens * document_tokens : 0;
+      b.positions.push_back(static_cast<int32_t>(t - first));
+      b.first_key.push_back(static_cast<int32_t>(first));
       b.targets.push_back(rng.NextBelow(4) == 0 ? TokenBatch::kNoTarget : (id * 7) % 16);
     }
     return b;
   }
   std::string fingerprint() const override { return "fake-" + std::to_string(seed_); }
+
+  int64_t document_tokens = 0;  // 0: a batch is one document
 
  private:
   uint64_t seed_;

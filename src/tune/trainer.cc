@@ -8,6 +8,7 @@
 
 #include "exec/memory.h"
 #include "kernels/elementwise.h"
+#include "tune/cut_batch.h"
 
 namespace edgewise::tune {
 namespace {
@@ -75,7 +76,9 @@ Result<Trainer::Window> Trainer::Load(int64_t step) {
     EW_ASSIGN(TokenBatch batch, inputs_.train->Get(g / per_epoch, g % per_epoch));
     w.tokens += batch.size();
     w.supervised += CountSupervised(batch);
-    w.batches.push_back(std::move(batch));
+    for (TokenBatch& part : CutBatch(std::move(batch), options_.split_tokens)) {
+      w.batches.push_back(std::move(part));
+    }
   }
   return w;
 }
@@ -234,17 +237,19 @@ Status Trainer::Validate(bool* best) {
   LossSum sum;
   std::vector<LossSum> exits;
   for (int64_t i = 0; i < inputs_.valid->batches_per_epoch(); ++i) {
-    EW_ASSIGN(const TokenBatch batch, inputs_.valid->Get(0, i));
-    if (CountSupervised(batch) == 0) continue;
-    EW_ASSIGN(const LossSum loss, method_.Evaluate(batch));
-    sum.loss_sum += loss.loss_sum;
-    sum.tokens += loss.tokens;
-    sum.correct += loss.correct;
-    EW_ASSIGN(const std::vector<LossSum> alone, method_.EvaluateExits(batch));
-    exits.resize(alone.size());
-    for (size_t e = 0; e < alone.size(); ++e) {
-      exits[e].loss_sum += alone[e].loss_sum;
-      exits[e].tokens += alone[e].tokens;
+    EW_ASSIGN(TokenBatch whole, inputs_.valid->Get(0, i));
+    for (const TokenBatch& batch : CutBatch(std::move(whole), options_.split_tokens)) {
+      if (CountSupervised(batch) == 0) continue;
+      EW_ASSIGN(const LossSum loss, method_.Evaluate(batch));
+      sum.loss_sum += loss.loss_sum;
+      sum.tokens += loss.tokens;
+      sum.correct += loss.correct;
+      EW_ASSIGN(const std::vector<LossSum> alone, method_.EvaluateExits(batch));
+      exits.resize(alone.size());
+      for (size_t e = 0; e < alone.size(); ++e) {
+        exits[e].loss_sum += alone[e].loss_sum;
+        exits[e].tokens += alone[e].tokens;
+      }
     }
     // An interrupted validation decides nothing: the step is validated again on resume.
     valid_cut_short_ = StopRequested() && i + 1 < inputs_.valid->batches_per_epoch();

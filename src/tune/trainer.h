@@ -4,7 +4,8 @@
 // Step s (from 0) takes the micro-batches s A .. s A + A - 1 of the endless sequence of passes over
 // the training set (A = grad_accum; the last step of a run may have fewer). All its supervised
 // tokens weigh the same: they are counted first, and every micro-batch is scaled by one over that
-// count. What is done in a step depends on the parameters, the optimiser's state, the options and s
+// count. Where micro-batches are cut (TrainOptions::split_tokens) their parts take their place, in
+// order. What is done in a step depends on the parameters, the optimiser's state, the options and s
 // alone, so a run that was stopped and resumed ends in the same bits as one that was not.
 #pragma once
 
@@ -42,6 +43,11 @@ struct TrainOptions {
   double epochs = 1;
   int64_t max_steps = 0;  // > 0: instead of epochs
   int64_t grad_accum = 1;
+  // Micro-batches, those of validation too, are cut between documents into ones of at most so many
+  // tokens (CutBatch): the same losses and gradients but for the order of sums and for what is
+  // drawn or rounded micro-batch by micro-batch (dropout, integer gradients). 0: never. A resumed
+  // run has to keep it.
+  int64_t split_tokens = 0;
   LrOptions lr;
   AdamWOptions adamw;
   uint64_t seed = 42;  // of dropout; data order and initial values have their own, in their sources
@@ -100,6 +106,10 @@ struct TrainResult {
 // caller asks before it does work that Run would refuse. Error: it holds an earlier run
 // (kInvalidArgument).
 Status CheckRunDirectory(Env& env, const TrainOptions& options);
+
+// TrainOptions::split_tokens of the run that these options resume; -1: they start one. Errors:
+// those of reading the checkpoint.
+Result<int64_t> RecordedSplit(Env& env, const TrainOptions& options);
 
 class Trainer {
  public:

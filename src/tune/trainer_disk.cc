@@ -32,6 +32,7 @@ Status ValidateOptions(const TrainOptions& o, const TrainInputs& in) {
     return InvalidArgument(
         fmt::format("gradient accumulation {} is not between 1 and 2^20", o.grad_accum));
   }
+  if (o.split_tokens < 0) return InvalidArgument("micro-batches cannot be cut to fewer than 0");
   if (o.eval_every < 0 || o.save_every < 0) {
     return InvalidArgument("the intervals for validation and saving must not be negative");
   }
@@ -50,6 +51,7 @@ Result<std::string> OptionsJson(const TrainOptions& o, const Method& method, int
   j["method_options"] = method_options;
   j["total_steps"] = total_steps;
   j["grad_accum"] = o.grad_accum;
+  if (o.split_tokens > 0) j["split_tokens"] = o.split_tokens;
   j["lr_schedule"] = std::string(LrKindName(o.lr.kind));
   j["learning_rate"] = o.lr.lr;
   j["min_learning_rate"] = o.lr.min_lr;
@@ -75,6 +77,22 @@ Status CheckRunDirectory(Env& env, const TrainOptions& o) {
   if (o.resume != ResumeMode::kNever || o.overwrite || !HoldsRun(env, o)) return Status::Ok();
   return InvalidArgument(fmt::format(
       "{} holds an earlier run: resume it, overwrite it, or choose another directory", o.run_dir));
+}
+
+Result<int64_t> RecordedSplit(Env& env, const TrainOptions& o) {
+  if (o.resume == ResumeMode::kNever) return int64_t{-1};
+  std::optional<SavedRun> saved;
+  if (!o.resume_from.empty()) {
+    EW_ASSIGN(saved, ReadSavedRun(env, o.resume_from));
+  } else {
+    EW_ASSIGN(saved, FindSavedRun(env, CheckpointsDir(o), nullptr));
+  }
+  if (!saved) return int64_t{-1};
+  EW_ASSIGN(const Json options, ParseJson(saved->identity.options_json));
+  const auto found = options.find("split_tokens");
+  if (found == options.end()) return int64_t{0};
+  if (!found->is_number_integer()) return BadInput(saved->path + ": \"split_tokens\" is no number");
+  return found->get<int64_t>();
 }
 
 Status Trainer::Prepare() {

@@ -51,6 +51,51 @@ TEST_F(TrainerTest, WhatWasLearnedBeforeAMethodFailsIsKept) {
   EXPECT_EQ(values_, want);
 }
 
+// How micro-batches are cut belongs to the run, whose steps stay the same but for the order of
+// sums.
+TEST_F(TrainerTest, MicroBatchesThatAreCutLearnTheSame) {
+  validate_ = true;
+  train_.document_tokens = valid_.document_tokens = 4;
+  ASSERT_TRUE(Run().ok());
+  const std::vector<float> whole = values_;
+  const auto loss = result_.state.best_loss;
+  const int64_t tokens = result_.state.tokens;
+  fs::remove_all(Dir("run"));
+  EXPECT_EQ(RecordedSplit(PosixEnv(), options_).value(), -1);
+  options_.split_tokens = 8;
+  options_.save_every = 1;
+  std::vector<int64_t> micros;
+  {
+    FakeMethod method;
+    method.on_micro = [&](const MicroContext& c) {
+      if (c.step == 3) micros.push_back(c.micro);
+    };
+    method.fails = [](const MicroContext& c) { return c.step == 5; };
+    EXPECT_EQ(Run(method).code(), StatusCode::kIo);
+  }
+  std::vector<int64_t> want;
+  for (int64_t i = 0; i < options_.grad_accum * ((train_.max_tokens() + 7) / 8); ++i) {
+    want.push_back(i);
+  }
+  EXPECT_EQ(micros, want);
+  EXPECT_EQ(RecordedSplit(PosixEnv(), options_).value(), 8);
+  options_.split_tokens = 0;
+  EXPECT_NE(Run().message().find("split_tokens"), std::string::npos);
+  options_.split_tokens = 8;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(result_.resumed_from, 5);
+  EXPECT_EQ(result_.state.tokens, tokens);
+  const std::vector<float> resumed = values_;
+  const auto cut_loss = result_.state.best_loss;
+  fs::remove_all(Dir("run"));
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(values_, resumed);
+  // The method sums token by token: not even the order of its sums differs, but that of losses.
+  EXPECT_EQ(values_, whole);
+  ASSERT_TRUE(loss && cut_loss);
+  EXPECT_NEAR(*cut_loss, *loss, 1e-12);
+}
+
 TEST_F(TrainerTest, ResumeNeedsACheckpointWhenRequired) {
   options_.resume = ResumeMode::kRequired;
   EXPECT_EQ(Run().code(), StatusCode::kNotFound);
