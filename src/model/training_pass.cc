@@ -205,13 +205,22 @@ Result<kernels::HeadLossResult> TrainingPass::Impl::Head(const TokenBatch& batch
 
 TrainingPass::TrainingPass(ExecContext& ctx, const Model& model, int64_t max_tokens)
     : impl_(new Impl{ctx, model, std::clamp<int64_t>(max_tokens, 1, kMaxTokens), {}, {}, {}, {}}) {}
+
+void TrainingPass::SetMaxTokens(int64_t max_tokens) {
+  Release();
+  impl_->max_tokens = std::clamp<int64_t>(max_tokens, 1, kMaxTokens);
+}
+
 TrainingPass::~TrainingPass() = default;
 TrainingPass::TrainingPass(TrainingPass&&) noexcept = default;
 
 PassMemory TrainingPass::MemoryNeeded(const PassOptions& options) const {
+  return MemoryNeeded(options, impl_->max_tokens);
+}
+
+PassMemory TrainingPass::MemoryNeeded(const PassOptions& options, int64_t max_tokens) const {
   Carver activations, scratch;
-  const PassLayout layout =
-      LayOut(impl_->config(), impl_->max_tokens, options, activations, scratch);
+  const PassLayout layout = LayOut(impl_->config(), max_tokens, options, activations, scratch);
   return {activations.high(), scratch.high() + SlotBytes(layout)};
 }
 

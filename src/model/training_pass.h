@@ -132,6 +132,8 @@ class TrainingPass {
 
   // What Run with these options takes, without running it.
   PassMemory MemoryNeeded(const PassOptions& options) const;
+  // The same of a pass for batches of up to so many tokens.
+  PassMemory MemoryNeeded(const PassOptions& options, int64_t max_tokens) const;
 
   // Loss over the supervised tokens (targets >= 0) and, with options.gradients, their gradients.
   // Error: wrong options, ids out of the vocabulary, positions out of the tables, a batch larger
@@ -167,6 +169,8 @@ class TrainingPass {
 
   PassMemory memory() const;  // what is allocated now
   int64_t max_tokens() const;
+  // From now on batches may hold up to so many. Releases.
+  void SetMaxTokens(int64_t max_tokens);
   void Release();  // gives that back until the next run
 
  private:

@@ -11,6 +11,7 @@
 #include "kernels/weight_rows.h"
 #include "model/flops.h"
 #include "model/held_weights.h"
+#include "tune/cut_batch.h"
 #include "tune/memory_estimate.h"
 #include "tune/optimizer.h"
 #include "tune/peft_files.h"
@@ -47,6 +48,20 @@ void EdgeMethod::SetGroup(int64_t group) {
   if (teacher_pass_ != nullptr) teacher_pass_->Release();
   start_ = FloatBuffer();
   start_ = FloatBuffer(group_ * pass_.max_tokens() * model_.config().hidden);
+}
+
+Status EdgeMethod::SetMaxTokens(int64_t max_tokens, int64_t split_tokens) {
+  if (max_tokens == pass_.max_tokens() && split_tokens == split_tokens_) return Status::Ok();
+  EW_RETURN_IF_ERROR(trunk_->SetMaxTokens(max_tokens, split_tokens));
+  pass_.SetMaxTokens(max_tokens);
+  SetTeacherTokens(max_tokens);
+  split_tokens_ = split_tokens;
+  SetGroup(group_);
+  held_out_.clear();
+  for (const TokenBatch& batch : options_.held_out) {
+    for (TokenBatch& part : CutBatch(batch, split_tokens)) held_out_.push_back(std::move(part));
+  }
+  return Status::Ok();
 }
 
 Result<std::unique_ptr<EdgeMethod>> EdgeMethod::Create(ExecContext& ctx, const model::Model& model,
@@ -97,6 +112,7 @@ Result<std::unique_ptr<EdgeMethod>> EdgeMethod::Create(ExecContext& ctx, const m
   EW_RETURN_IF_ERROR(m->MakeAdapters());
   EW_RETURN_IF_ERROR(m->MakeHeads());
   m->SetRecompute(m->options_.recompute);
+  m->held_out_ = m->options_.held_out;
   ExitSchedule::Options schedule;
   schedule.order = m->options_.order;
   schedule.exits = static_cast<int>(m->exits_.size());
@@ -293,7 +309,7 @@ Status EdgeMethod::ReportLosses(int64_t step) {
   for (int e = 0; e < static_cast<int>(exits_.size()); ++e) {
     if (step > 0 && e != current_) continue;
     LossSum sum;
-    for (const TokenBatch& batch : options_.held_out) {
+    for (const TokenBatch& batch : held_out_) {
       EW_ASSIGN(const LossSum one, EvaluateExit(batch, e));
       sum.loss_sum += one.loss_sum;
       sum.tokens += one.tokens;
@@ -343,34 +359,32 @@ report::HeldMemory EdgeMethod::Held() const {
   held.activations = pass.activations;
   // Start states here and in the trunk.
   const int64_t start = pass_.max_tokens() * model_.config().hidden;
-  held.scratch = pass.scratch + TeacherScratch() +
+  held.scratch = pass.scratch + TeacherScratch(pass_.max_tokens()) +
                  (start_.size() + start) * static_cast<int64_t>(sizeof(float));
   return held;
 }
 
-model::PassMemory EdgeMethod::MemoryNeeded() {
+model::PassMemory EdgeMethod::MemoryNeeded(int64_t max_tokens) {
   model::PassMemory most;
   for (int e = 0; e < static_cast<int>(exits_.size()); ++e) {
     model::PassOptions o = WindowPass(e, /*train=*/true);
     o.start_hidden = start_.data();
-    const model::PassMemory one = pass_.MemoryNeeded(o);
+    const model::PassMemory one = pass_.MemoryNeeded(o, max_tokens);
     most.activations = std::max(most.activations, one.activations);
     most.scratch = std::max(most.scratch, one.scratch);
     // The layers below it, whose states are made without gradients.
     model::PassOptions below;
     below.end = exits_[static_cast<size_t>(e)].begin;
     below.start_hidden = start_.data();
-    most.scratch = std::max(most.scratch, pass_.MemoryNeeded(below).scratch);
+    most.scratch = std::max(most.scratch, pass_.MemoryNeeded(below, max_tokens).scratch);
   }
   // Logits of every row, kept from step to step by no one but needed in each.
   if (options_.whole_head) {
-    most.scratch +=
-        pass_.max_tokens() * model_.config().vocab * static_cast<int64_t>(sizeof(float));
+    most.scratch += max_tokens * model_.config().vocab * static_cast<int64_t>(sizeof(float));
   }
-  most.scratch += TeacherScratch();
+  most.scratch += TeacherScratch(max_tokens);
   // Start states here, of each micro-batch of a group, and in the trunk.
-  const int64_t start =
-      pass_.max_tokens() * model_.config().hidden * static_cast<int64_t>(sizeof(float));
+  const int64_t start = max_tokens * model_.config().hidden * static_cast<int64_t>(sizeof(float));
   most.activations += start;
   most.scratch += start;
   return most;

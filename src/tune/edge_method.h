@@ -136,9 +136,15 @@ class EdgeMethod : public Method {
   // From now on so many micro-batches go through each layer together; one, where groups are not
   // taken. Gives buffers back until they are needed.
   void SetGroup(int64_t group);
-  // Of one micro-batch: the largest window's activations and working buffers, start states
-  // included.
-  model::PassMemory MemoryNeeded();
+  // From now on batches hold up to `max_tokens`, cut by `split_tokens` (TrainOptions). Gives
+  // buffers back, and states below windows that were computed in larger groups. Settle: it stays
+  // so.
+  Status SetMaxTokens(int64_t max_tokens, int64_t split_tokens);
+  Status Settle() { return trunk_->Settle(); }
+  // Of one micro-batch of so many tokens: the largest window's activations and working buffers,
+  // start states included.
+  model::PassMemory MemoryNeeded(int64_t max_tokens);
+  model::PassMemory MemoryNeeded() { return MemoryNeeded(pass_.max_tokens()); }
 
  private:
   // The trainable things of one exit beside the adapter.
@@ -167,8 +173,10 @@ class EdgeMethod : public Method {
   model::PassOptions WindowPass(int exit, bool train);
   Status ReportLosses(int64_t step);
   std::vector<int> ExitsOfStep() const;  // that the step begun tunes
-  int64_t TeacherScratch() const;  // bytes that the teacher's run takes, its weights not counted
+  // Bytes that the teacher's run takes, its weights not counted.
+  int64_t TeacherScratch(int64_t max_tokens) const;
   Status MakeTeacher(ExecContext& ctx, int64_t max_tokens);
+  void SetTeacherTokens(int64_t max_tokens);
   Status RunTeacher(const TokenBatch& batch);
   Result<const float*> Start(const TokenBatch& batch, int exit, int64_t row = 0);
 
@@ -196,6 +204,8 @@ class EdgeMethod : public Method {
   model::Teacher teacher_;
   EdgeTimes times_;
   kernels::HeadLossResult head_blocks_;
+  std::vector<TokenBatch> held_out_;  // of the options, cut as micro-batches are
+  int64_t split_tokens_ = 0;
   int current_ = 0;        // exit of the step begun
   int64_t reported_ = -1;  // the step before which losses were last reported
   const std::atomic<bool>* stop_ = nullptr;

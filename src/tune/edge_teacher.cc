@@ -22,8 +22,7 @@ Status EdgeMethod::MakeTeacher(ExecContext& ctx, int64_t max_tokens) {
         theirs.vocab, model_.config().vocab));
   }
   teacher_pass_ = std::make_unique<model::TrainingPass>(ctx, *options_.teacher, max_tokens);
-  teacher_state_ = FloatBuffer(max_tokens * theirs.hidden);
-  teacher_rows_ = FloatBuffer(max_tokens * theirs.hidden);
+  SetTeacherTokens(max_tokens);
   teacher_.weight = weight;
   teacher_.logits = [this](std::span<const int64_t> tokens, float* logits) {
     const int64_t width = options_.teacher->config().hidden;
@@ -34,6 +33,16 @@ Status EdgeMethod::MakeTeacher(ExecContext& ctx, int64_t max_tokens) {
   return Status::Ok();
 }
 
+void EdgeMethod::SetTeacherTokens(int64_t max_tokens) {
+  if (teacher_pass_ == nullptr) return;
+  const int64_t values = max_tokens * options_.teacher->config().hidden;
+  teacher_pass_->SetMaxTokens(max_tokens);
+  for (FloatBuffer* rows : {&teacher_state_, &teacher_rows_}) {
+    *rows = FloatBuffer();
+    *rows = FloatBuffer(values);
+  }
+}
+
 // Its states at the top; their logits are asked for a few rows at a time.
 Status EdgeMethod::RunTeacher(const TokenBatch& batch) {
   EW_RETURN_IF_ERROR(teacher_pass_->Embed(batch, teacher_state_.data()));
@@ -41,13 +50,14 @@ Status EdgeMethod::RunTeacher(const TokenBatch& batch) {
                                 teacher_state_.data());
 }
 
-int64_t EdgeMethod::TeacherScratch() const {
+int64_t EdgeMethod::TeacherScratch(int64_t max_tokens) const {
   if (teacher_pass_ == nullptr) return 0;
   model::PassOptions whole;
   whole.end = options_.teacher->config().num_layers();
   whole.start_hidden = teacher_state_.data();
-  return teacher_pass_->MemoryNeeded(whole).scratch +
-         (teacher_state_.size() + teacher_rows_.size()) * static_cast<int64_t>(sizeof(float));
+  const int64_t rows = 2 * max_tokens * options_.teacher->config().hidden;
+  return teacher_pass_->MemoryNeeded(whole, max_tokens).scratch +
+         rows * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace edgewise::tune

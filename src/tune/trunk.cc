@@ -76,7 +76,7 @@ Result<std::unique_ptr<Trunk>> Trunk::Create(const model::Model& model, model::T
   }
   std::unique_ptr<Trunk> trunk(new Trunk(model, pass, std::move(exits), std::move(documents),
                                          max_tokens, std::move(options)));
-  TrunkCacheKey key;
+  TrunkCacheKey& key = trunk->key_;
   for (const Exit& e : trunk->exits_) {
     int start = -1;
     if (e.begin > 0) {
@@ -86,8 +86,6 @@ Result<std::unique_ptr<Trunk>> Trunk::Create(const model::Model& model, model::T
     }
     trunk->start_of_exit_.push_back(start);
   }
-  std::vector<int64_t> lengths;
-  uint64_t data_hash = 0;
   for (size_t d = 0; d < trunk->documents_.size(); ++d) {
     const auto& ids = trunk->documents_[d];
     if (static_cast<int64_t>(ids.size()) > max_tokens) {
@@ -96,28 +94,61 @@ Result<std::unique_ptr<Trunk>> Trunk::Create(const model::Model& model, model::T
     }
     const uint64_t hash = HashIds(ids);
     trunk->index_.emplace(hash, static_cast<int64_t>(d));
-    lengths.push_back(static_cast<int64_t>(ids.size()));
-    const uint64_t pair[2] = {data_hash, hash};
-    data_hash = XXH3_64bits(pair, sizeof pair);
+    const uint64_t pair[2] = {key.data_hash, hash};
+    key.data_hash = XXH3_64bits(pair, sizeof pair);
   }
+  key.hidden = model.config().hidden;
+  key.codec = trunk->options_.codec;
   trunk->MakeGroups();
-  if (!trunk->options_.cache_path.empty() && !key.starts.empty()) {
-    key.base_hash = trunk->options_.base_hash;
-    if (const int bits = trunk->options_.activation_bits; bits > 0) {
-      const uint64_t pair[2] = {key.base_hash, static_cast<uint64_t>(bits)};
-      key.base_hash = XXH3_64bits(pair, sizeof pair);
-    }
-    if (trunk->options_.exact) key.base_hash = XXH3_64bits(&key.base_hash, sizeof key.base_hash);
-    key.data_hash = data_hash;
-    key.hidden = model.config().hidden;
-    key.codec = trunk->options_.codec;
-    EW_ASSIGN(trunk->cache_, TrunkCache::Open(trunk->options_.cache_path, key, lengths,
-                                              trunk->options_.cache_max_bytes));
-  }
+  EW_RETURN_IF_ERROR(trunk->OpenCache());
   return trunk;
 }
 
+Status Trunk::OpenCache() {
+  cache_.reset();
+  if (options_.cache_path.empty() || key_.starts.empty()) return Status::Ok();
+  TrunkCacheKey key = key_;
+  key.base_hash = options_.base_hash;
+  const auto mix = [&key](int64_t value) {
+    const uint64_t pair[2] = {key.base_hash, static_cast<uint64_t>(value)};
+    key.base_hash = XXH3_64bits(pair, sizeof pair);
+  };
+  if (options_.activation_bits > 0) mix(options_.activation_bits);
+  if (options_.exact) key.base_hash = XXH3_64bits(&key.base_hash, sizeof key.base_hash);
+  // (Bits of activations are fewer.)
+  if (options_.split_tokens > 0) mix((int64_t{1} << 32) + options_.split_tokens);
+  std::vector<int64_t> lengths;
+  for (const auto& ids : documents_) lengths.push_back(static_cast<int64_t>(ids.size()));
+  const auto open = options_.undecided ? &TrunkCache::Find : &TrunkCache::Open;
+  EW_ASSIGN(cache_, open(options_.cache_path, key, lengths, options_.cache_max_bytes));
+  return Status::Ok();
+}
+
+Status Trunk::SetMaxTokens(int64_t max_tokens, int64_t split_tokens) {
+  if (max_tokens == max_tokens_ && split_tokens == options_.split_tokens) return Status::Ok();
+  for (const auto& ids : documents_) {
+    if (static_cast<int64_t>(ids.size()) > max_tokens) {
+      return InvalidArgument(fmt::format("a document has {} tokens, more than the {} of a batch",
+                                         ids.size(), max_tokens));
+    }
+  }
+  max_tokens_ = max_tokens;
+  options_.split_tokens = split_tokens;
+  scratch_ = FloatBuffer();
+  scratch_ = FloatBuffer(max_tokens * model_.config().hidden);
+  MakeGroups();
+  return OpenCache();
+}
+
+Status Trunk::Settle() {
+  if (!options_.undecided) return Status::Ok();
+  options_.undecided = false;
+  return cache_ != nullptr ? Status::Ok() : OpenCache();
+}
+
 void Trunk::MakeGroups() {
+  groups_.clear();
+  group_of_.clear();
   int64_t tokens = 0;
   for (size_t d = 0; d < documents_.size(); ++d) {
     const auto n = static_cast<int64_t>(documents_[d].size());

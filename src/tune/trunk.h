@@ -39,6 +39,10 @@ struct TrunkOptions {
   uint64_t base_hash = 0;       // of the base's weights: another base empties the cache
   int activation_bits = 0;      // model::PassOptions::activation_bits; another empties it too
   bool exact = false;           // model::PassOptions::exact_forward; so does this
+  int64_t split_tokens = 0;     // TrainOptions::split_tokens: and so does this
+  // How micro-batches are cut is not known yet: of the cache only what is there already is used,
+  // and nothing is kept, until Trunk::Settle.
+  bool undecided = false;
 };
 
 struct TrunkProgress {
@@ -62,6 +66,12 @@ class Trunk {
   // kInterrupted when `stop` was set; what was made stays.
   Status Prepare(int exit, const model::LoraAdapter* lora, const std::atomic<bool>* stop,
                  const TrunkProgressFn& progress);
+
+  // From now on batches hold up to `max_tokens`, cut by `split_tokens`: documents are computed in
+  // groups of that size, and states that were made in others are not used.
+  Status SetMaxTokens(int64_t max_tokens, int64_t split_tokens);
+  // That is how it stays: an undecided trunk opens its cache.
+  Status Settle();
 
   // Whether this exit's window starts above the embedding at all.
   bool HasTrunk(int exit) const { return exits_[static_cast<size_t>(exit)].begin > 0; }
@@ -87,6 +97,7 @@ class Trunk {
     int64_t first = 0, count = 0;  // documents
   };
   void MakeGroups();
+  Status OpenCache();
   int StartOf(int exit) const { return start_of_exit_[static_cast<size_t>(exit)]; }
   bool GroupComplete(const Group& group, int exit) const;
   // Computes and stores the starts of a group: all of them (kFrozen) or this exit's.
@@ -106,6 +117,7 @@ class Trunk {
   std::vector<int64_t> group_of_;
   int64_t max_tokens_;
   TrunkOptions options_;
+  TrunkCacheKey key_;
   std::unique_ptr<TrunkCache> cache_;
   FloatBuffer scratch_;  // [max_tokens, hidden]
   int64_t computed_tokens_ = 0;

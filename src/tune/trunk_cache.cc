@@ -74,6 +74,21 @@ Result<std::unique_ptr<TrunkCache>> TrunkCache::Open(const std::string& path,
                                                      const TrunkCacheKey& key,
                                                      std::span<const int64_t> doc_tokens,
                                                      int64_t max_bytes) {
+  return OpenOrFind(path, key, doc_tokens, max_bytes, /*find=*/false);
+}
+
+Result<std::unique_ptr<TrunkCache>> TrunkCache::Find(const std::string& path,
+                                                     const TrunkCacheKey& key,
+                                                     std::span<const int64_t> doc_tokens,
+                                                     int64_t max_bytes) {
+  if (!PosixEnv().Exists(path)) return std::unique_ptr<TrunkCache>();
+  return OpenOrFind(path, key, doc_tokens, max_bytes, /*find=*/true);
+}
+
+Result<std::unique_ptr<TrunkCache>> TrunkCache::OpenOrFind(const std::string& path,
+                                                           const TrunkCacheKey& key,
+                                                           std::span<const int64_t> doc_tokens,
+                                                           int64_t max_bytes, bool find) {
   if (key.hidden <= 0 || key.hidden > 1 << 20) {
     return InvalidArgument(fmt::format("a trunk cache of hidden size {}", key.hidden));
   }
@@ -118,6 +133,7 @@ Result<std::unique_ptr<TrunkCache>> TrunkCache::Open(const std::string& path,
     EW_RETURN_IF_ERROR(cache->file_->Read(kHeaderBytes, table));
     return cache;
   }
+  if (find) return std::unique_ptr<TrunkCache>();
   // To zero length first: old checksums must not survive next to a new header.
   EW_RETURN_IF_ERROR(cache->file_->Resize(0));
   EW_RETURN_IF_ERROR(cache->CheckRoom());

@@ -41,6 +41,11 @@ class TrunkCache {
   static Result<std::unique_ptr<TrunkCache>> Open(const std::string& path, const TrunkCacheKey& key,
                                                   std::span<const int64_t> doc_tokens,
                                                   int64_t max_bytes);
+  // The same of a file of this key that is there; null, and nothing is changed, where there is
+  // none.
+  static Result<std::unique_ptr<TrunkCache>> Find(const std::string& path, const TrunkCacheKey& key,
+                                                  std::span<const int64_t> doc_tokens,
+                                                  int64_t max_bytes);
 
   // Whether this document is one of those that are stored at all.
   bool Pinned(int64_t doc) const { return pinned_[static_cast<size_t>(doc)] != 0; }
@@ -61,6 +66,10 @@ class TrunkCache {
   bool continued() const { return continued_; }
 
  private:
+  static Result<std::unique_ptr<TrunkCache>> OpenOrFind(const std::string& path,
+                                                        const TrunkCacheKey& key,
+                                                        std::span<const int64_t> doc_tokens,
+                                                        int64_t max_bytes, bool find);
   Status CheckRoom() const;
   TrunkCache() = default;
   uint64_t checksum(int64_t doc, int start) const {
