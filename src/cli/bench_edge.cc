@@ -88,9 +88,9 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
   request.method.lora = options.lora;
   request.max_tokens = o.tokens;
   request.runtime_bytes = o.program_bytes;
-  request.pass = [&](const tune::ModelMethodOptions& m) {
+  request.pass = [&](const tune::ModelMethodOptions& m, int64_t max_tokens) {
     method->SetRecompute(m.recompute);
-    return method->MemoryNeeded();
+    return method->MemoryNeeded(max_tokens);
   };
   for (const model::Parameter& p : method->params()) request.trained += p.count;
   if (model.stream() != nullptr) {

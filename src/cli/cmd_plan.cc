@@ -112,7 +112,7 @@ class PlanCommand : public Command {
     app.add_option("--order", order_, "Only this traversal: any, row, column")
         ->check(CLI::IsMember({"any", "row", "column"}))
         ->capture_default_str();
-    app.add_flag("--split", split_, "Micro-batches may be made smaller (tune does not)");
+    app.add_flag("--split", split_, "Micro-batches may be made smaller, in halves");
     app.add_flag("--no-overlap", no_overlap_, "Nothing is read while something computes");
     app.add_option(
            "--spill", spill_,

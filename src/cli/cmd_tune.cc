@@ -107,7 +107,8 @@ class Tune : public Command {
 
     TunePlan plan;
     TuneFit fit(*exec, *model, flags_, data, &plan);
-    EW_RETURN_IF_ERROR(fit.Begin(method_options, asked));
+    EW_ASSIGN(const int64_t recorded, tune::RecordedSplit(PosixEnv(), train_options));
+    EW_RETURN_IF_ERROR(fit.Begin(method_options, asked, recorded));
     // Before anything is written, the states below the windows included: another process may be
     // tuning there, or an earlier run may lie there.
     std::unique_ptr<tune::RunLock> lock;
@@ -127,9 +128,10 @@ class Tune : public Command {
       method_options.group = plan.group;
       method_options.layers_in_memory = plan.layers_in_memory;
       method_options.spill = fit.spill();
-      EW_ASSIGN(method, tune::ModelMethod::Create(*exec, *model, method_options, data.max_tokens));
+      EW_ASSIGN(method, tune::ModelMethod::Create(*exec, *model, method_options, fit.max_tokens()));
       EW_RETURN_IF_ERROR(fit.Calibrate(*method, nullptr));
     }
+    train_options.split_tokens = plan.split_tokens;
     if (flags_.dry_run) {
       EW_ASSIGN(const std::vector<data::PreviewSample> samples,
                 data::PreviewDataset(data.train_path, pipeline->masker(),
@@ -183,11 +185,17 @@ class Tune : public Command {
       if (status.ok()) {
         json["memory_trace"] =
             MemoryTrace(plan.memory, cache_bytes, json["peak_rss_bytes"].get<int64_t>());
-        EW_RETURN_IF_ERROR(AddToRunFile(flags_.out, {{"memory", json["memory_trace"]}}));
+        OrderedJson kept = {{"memory", json["memory_trace"]}};
+        if (fit.spill() != nullptr && result.steps_here > 0) {
+          kept["activations_written_step_bytes"] =
+              fit.spill()->stats().bytes_written / result.steps_here;
+        }
+        EW_RETURN_IF_ERROR(AddToRunFile(flags_.out, kept));
       }
       // The directory may hold the exits of an earlier run.
       if (status.ok() && flags_.method == "edge") {
-        EW_ASSIGN(TunedVote vote, FitRunVote(inv, *model, flags_.out, data));
+        EW_ASSIGN(TunedVote vote,
+                  FitRunVote(inv, *model, flags_.out, data, fit.max_tokens(), plan.split_tokens));
         json["exits"] = std::move(vote.exits);
         json["vote"] = std::move(vote.vote);
         json["peak_rss_bytes"] = ReadProcessMemory().peak_rss_bytes;
@@ -218,7 +226,7 @@ class Tune : public Command {
   Status CheckFlags() const {
     if (flags_.model.empty()) return InvalidArgument("no MODEL is named");
     if (flags_.data.empty()) return InvalidArgument("no data is named (--data)");
-    return Status::Ok();
+    return ParseSplit(flags_.split).status();
   }
 
   // --memory in bytes; 0: not given.
@@ -237,6 +245,7 @@ class Tune : public Command {
                                                      TuneFit* fit) const {
     EW_ASSIGN(tune::EdgeOptions options, EdgeMethodOptions(flags_, model.config().num_layers()));
     options.total_steps = plan.steps;
+    options.trunk.undecided = fit->MayCut();
     EW_RETURN_IF_ERROR(OpenTeacher(&options));
     // A run that sees no document twice has nothing to gain from a cache.
     const bool once =

@@ -15,6 +15,7 @@
 #include "io/env.h"
 #include "model/weight_stream.h"
 #include "schedule/measure.h"
+#include "tune/cut_batch.h"
 
 namespace edgewise::cli {
 namespace {
@@ -52,28 +53,9 @@ int64_t Resident(const ExecContext& ctx) {
   return ReadProcessMemory().rss_bytes - ctx.scratch_bytes();
 }
 
-// Of the units that are used when the states below the windows are all cached.
-int64_t UsedBytes(const model::WeightStream& stream, const std::vector<tune::Exit>& exits) {
-  std::vector<bool> used(static_cast<size_t>(stream.units()), false);
-  for (int64_t b = 0; b < stream.head_blocks(); ++b) {
-    used[static_cast<size_t>(stream.head_unit(b))] = true;
-  }
-  for (const tune::Exit& e : exits) {
-    if (e.begin == 0 && !stream.CanGather())
-      used[static_cast<size_t>(stream.embedding_unit())] = true;
-    for (int64_t l = e.begin; l < e.end; ++l)
-      used[static_cast<size_t>(stream.layer_unit(l))] = true;
-  }
-  int64_t bytes = 0;
-  for (int64_t u = 0; u < stream.units(); ++u) {
-    if (used[static_cast<size_t>(u)]) bytes += stream.unit_bytes(u);
-  }
-  return bytes;
-}
-
 }  // namespace
 
-Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked) {
+Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked, int64_t recorded) {
 #ifdef __GLIBC__
   // A fixed threshold, which does not rise as large blocks come and go, and one heap for all
   // threads: what is resident stays what is in use.
@@ -104,6 +86,7 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked) {
   }
   plan_.recompute = method.recompute;
   request_.may_spill = model_.stream() != nullptr && flags_.spill != "never";
+  EW_RETURN_IF_ERROR(BeginSplit(recorded));
   // Method edge is checked when its windows are known.
   if (flags_.method == "edge") return Status::Ok();
   EW_ASSIGN(plan_.memory, tune::EstimateMemory(ctx_, model_, request_));
@@ -111,40 +94,40 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked) {
                                    ? plan_.base_parameters
                                    : plan_.memory.trainable / static_cast<int64_t>(sizeof(float));
   if (plan_.memory_limit <= 0) return Status::Ok();
-  if (model_.stream() != nullptr) return Fit();
-  return tune::CheckMemory(ctx_, model_, request_, plan_.memory_limit);
+  return FitCut();
 }
 
 Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) {
   request_.runtime_bytes += beside;
   cached_ = cached;
-  complete_ = edge->trunk().Complete();
   request_.whole_head = edge->TakesWholeHead();
   request_.method.recompute = flags_.recompute;
-  request_.pass = [edge](const tune::ModelMethodOptions& m) {
+  request_.pass = [edge](const tune::ModelMethodOptions& m, int64_t max_tokens) {
     edge->SetRecompute(m.recompute);
     edge->SetSpill(m.layers_in_memory, nullptr);
-    return edge->MemoryNeeded();
+    return edge->MemoryNeeded(max_tokens);
   };
   for (const model::Parameter& p : edge->params()) request_.trained += p.count;
   plan_.trainable_parameters = request_.trained;
   plan_.recompute = flags_.recompute;
-  if (model_.stream() != nullptr) {
-    if (complete_) request_.used_weights = UsedBytes(*model_.stream(), edge->exits());
-    return Fit();
-  }
-  EW_ASSIGN(plan_.memory, tune::EstimateMemory(ctx_, model_, request_));
-  if (plan_.memory_limit > 0 && plan_.memory.total() > plan_.memory_limit) {
+  EW_RETURN_IF_ERROR(FitCut());
+  EW_RETURN_IF_ERROR(ObeySplit(edge, !may_cut_));
+  return complete_ ? Fit() : Status::Ok();
+}
+
+// The stream obeys what was planned.
+Status TuneFit::Fit() {
+  if (model_.stream() == nullptr) {
+    EW_ASSIGN(plan_.memory, tune::EstimateMemory(ctx_, model_, request_));
+    if (plan_.memory_limit <= 0 || plan_.memory.total() <= plan_.memory_limit) return Status::Ok();
+    if (!request_.pass) {
+      return tune::CheckMemory(ctx_, model_, request_, plan_.memory_limit);
+    }
     return OutOfMemory(
         fmt::format("this run takes {}, the limit is {}: more --exits make smaller "
                     "windows, shorter rows or --recompute smaller activations",
                     plan_.memory.ToString(), FormatBytes(plan_.memory_limit)));
   }
-  return Status::Ok();
-}
-
-// The stream obeys what was planned.
-Status TuneFit::Fit() {
   EW_ASSIGN(const tune::MemoryFit fit,
             tune::FitStreamed(ctx_, model_, request_, plan_.memory_limit));
   plan_.memory = fit.estimate;
@@ -190,7 +173,8 @@ Status TuneFit::Probe(tune::EdgeMethod& edge, PredictRequest* request) {
   if (request->head_skip_below <= 0 && !teacher) return Status::Ok();
   edge.SetRecompute(plan_.recompute);
   EW_RETURN_IF_ERROR(ObeySpill(&edge));
-  EW_ASSIGN(const TokenBatch batch, data_.train->Get(0, 0));
+  EW_ASSIGN(TokenBatch whole, data_.train->Get(0, 0));
+  const TokenBatch batch = tune::CutBatch(std::move(whole), plan_.split_tokens).front();
   tune::MicroContext context;
   context.grad_scale = 1.0 / static_cast<double>(std::max<int64_t>(batch.size(), 1));
   // The first touches memory that is not there yet.
@@ -230,14 +214,14 @@ void TuneFit::Grow() {
 void TuneFit::Settle(int64_t mean_tokens) {
   Grow();
   // Measured with mean batches; the largest ones take that much more.
-  const double larger = static_cast<double>(data_.max_tokens) /
+  const double larger = static_cast<double>(request_.max_tokens) /
                         static_cast<double>(std::max<int64_t>(mean_tokens, 1));
   request_.kernel_scratch =
       static_cast<int64_t>(std::max(larger, 1.0) * static_cast<double>(ctx_.scratch_bytes())) +
       std::min(ctx_.threads() * kScratchMargin, kMostScratchMargin);
 }
 
-Status TuneFit::Predict(tune::EdgeMethod* edge) {
+Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
   PredictRequest r{data_};
   EW_ASSIGN(r.method, model::ParseWorkloadMethod(flags_.method));
   r.rank = request_.method.lora.r;
@@ -245,6 +229,7 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   r.head_skip_below = request_.method.head_skip_below;
   r.recompute = plan_.recompute;
   r.grad_accum = flags_.grad_accum;
+  r.split_tokens = plan_.split_tokens;
   r.validations = 1 + (flags_.no_eval_at_start ? 0 : 1) +
                   (flags_.eval_every > 0 ? plan_.steps / flags_.eval_every : 0);
   r.memory_limit = plan_.memory_limit;
@@ -263,6 +248,14 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   r.may_group =
       groups && model_.stream() != nullptr && plan_.offloaded && flags_.order == "searched";
   r.traversal = groups && flags_.order == "column" ? -1 : 1;
+  // Nothing is gained by cutting what fits as it is, and states that are there would be made anew.
+  const bool short_of =
+      plan_.offloaded || (plan_.recompute && !flags_.recompute) || plan_.layers_in_memory >= 0;
+  if (may_cut_ && model_.stream() != nullptr && short_of && !complete_) {
+    r.splits = SmallerCuts();
+    r.split_may_recompute = !flags_.recompute;
+    r.split_may_group = groups && flags_.order == "searched";
+  }
   if (edge == nullptr) {
     r.kinds = {{{0, -1}, false, steps}};
   } else {
@@ -287,8 +280,9 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
       if (cached_ && !complete_) r.cached_layers = std::max(r.cached_layers, exit.begin);
     }
   }
-  r.memory = [&](bool recompute, int64_t layers_in_memory) {
+  r.memory = [&](int64_t split_tokens, bool recompute, int64_t layers_in_memory) {
     tune::MemoryRequest request = request_;
+    request.max_tokens = TokensOf(split_tokens);
     request.method.recompute = recompute;
     request.method.layers_in_memory = layers_in_memory;
     return tune::EstimateMemory(ctx_, model_, request);
@@ -308,6 +302,8 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
   r.measured = [&](int64_t mean_tokens) { Settle(mean_tokens); };
   kinds_ = r.kinds.size();
   EW_ASSIGN(prediction_, PredictRun(ctx_, model_, r));
+  SetSplit(prediction_.split_tokens);
+  EW_RETURN_IF_ERROR(ObeySplit(edge, /*settled=*/true));
   // The search has left something, too.
   Grow();
   windows_ = edge != nullptr ? edge->options().windows_per_step : 1;
@@ -326,7 +322,7 @@ Status TuneFit::Predict(tune::EdgeMethod* edge) {
       SetPrediction();
     }
   } else {
-    EW_ASSIGN(plan_.memory, r.memory(plan_.recompute, -1));
+    EW_ASSIGN(plan_.memory, r.memory(plan_.split_tokens, plan_.recompute, -1));
   }
   // Where little is to be held, loading and measuring have been the peak.
   const int64_t peak = ReadProcessMemory().peak_rss_bytes;
@@ -387,17 +383,20 @@ Status TuneFit::Calibrate(tune::Method& method, const tune::EdgeMethod* edge) {
   const auto more = [&](double spent) {
     return probes < kMostProbes && (spent < allowed || (probes == 1 && expected <= second));
   };
+  int64_t next = 0;  // of the data's micro-batches
   for (double spent = 0; more(spent); ++probes) {
     std::vector<TokenBatch> batches;
     std::vector<const TokenBatch*> pointers;
     std::vector<int64_t> micros;
     double tokens = 0;
-    for (int64_t i = 0; i < group; ++i) {
-      const int64_t next = probes * group + i;
-      EW_ASSIGN(batches.emplace_back(),
-                data_.train->Get(0, next % data_.train->batches_per_epoch()));
-      tokens += static_cast<double>(batches.back().size());
-      micros.push_back(i);
+    for (; std::ssize(batches) < group; ++next) {
+      EW_ASSIGN(TokenBatch whole, data_.train->Get(0, next % data_.train->batches_per_epoch()));
+      for (TokenBatch& part : tune::CutBatch(std::move(whole), plan_.split_tokens)) {
+        if (std::ssize(batches) == group) break;
+        tokens += static_cast<double>(part.size());
+        micros.push_back(std::ssize(batches));
+        batches.push_back(std::move(part));
+      }
     }
     for (const TokenBatch& batch : batches) pointers.push_back(&batch);
     tune::MicroContext context;

@@ -24,8 +24,16 @@ class TuneFit {
       : ctx_(ctx), model_(model), flags_(flags), data_(data), plan_(*plan) {}
 
   // The run's size and limit (`asked` bytes; 0: what the system allows). Methods other than edge
-  // are checked at once. Error: kOutOfMemory, with the smallest limit that works.
-  Status Begin(const tune::ModelMethodOptions& method, int64_t asked);
+  // are checked at once. `recorded`: how the run that goes on cuts its micro-batches
+  // (tune::RecordedSplit), which has to stay. Errors: kOutOfMemory, with the smallest limit that
+  // works; kInvalidArgument: another --split than recorded.
+  Status Begin(const tune::ModelMethodOptions& method, int64_t asked, int64_t recorded);
+  // Whether they may yet come to be cut otherwise than the data gives them.
+  bool MayCut() const {
+    return plan_.split_tokens > 0 || (may_cut_ && request_.max_tokens > longest_);
+  }
+  // Of a micro-batch as it will be.
+  int64_t max_tokens() const { return request_.max_tokens; }
   // Method edge, whose largest window decides; `cached`: states below windows are kept;
   // `beside`: bytes that the run takes and the model does not know of.
   Status AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside);
@@ -43,6 +51,19 @@ class TuneFit {
  private:
   void SetPrediction();
   Status Fit();
+  // With micro-batches as large as can be, where they may be cut.
+  Status FitCut();
+  Status BeginSplit(int64_t recorded);
+  // The largest micro-batch, cut so.
+  int64_t TokensOf(int64_t split_tokens) const;
+  // Smaller sizes to cut to than the present one, down to the longest document.
+  std::vector<int64_t> SmallerCuts() const;
+  void SetSplit(int64_t tokens);
+  // What a refusal says of micro-batches.
+  Status Explain(Status refusal) const;
+  Status PredictOnce(tune::EdgeMethod* edge);
+  // As cut as the plan says; its cache of states is as that needs it.
+  Status ObeySplit(tune::EdgeMethod* edge, bool settled);
   // Makes the spill that plan_ wants, with room on the disk, and tells the method.
   Status ObeySpill(tune::EdgeMethod* edge);
   // Where activations would go; of a run that is only looked at, the nearest directory that exists.
@@ -60,6 +81,8 @@ class TuneFit {
   const TuneData& data_;
   TunePlan& plan_;
   tune::MemoryRequest request_;
+  bool may_cut_ = false, recorded_ = false;
+  int64_t longest_ = 1;  // document
   bool cached_ = false, complete_ = false;
   RunPrediction prediction_;
   size_t kinds_ = 0;     // of steps

@@ -38,6 +38,7 @@ struct TuneFlags {
   std::string weights_io = "cached";
   std::string order = "searched";
   std::string spill = "auto";
+  std::string split = "auto";  // or "never", or tokens: ParseSplit
 
   double lr = 2e-4, min_lr = 0;
   std::string lr_schedule = "cosine";
@@ -63,6 +64,10 @@ struct TuneFlags {
 // Where a run goes when nothing is said: "Name-tuned" in the current directory for
 // "org/Name@revision", "dir/Name/" and "dir/Name.gguf".
 std::string DefaultRunDirectory(std::string model);
+
+// --split: the tokens to which micro-batches are cut; 0: never, -1: auto. Error: neither a word
+// that is known nor a number above 0.
+Result<int64_t> ParseSplit(const std::string& text);
 
 void DeclareTune(CLI::App& app, TuneFlags& flags);
 

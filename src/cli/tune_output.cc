@@ -42,6 +42,7 @@ OrderedJson PlanJson(const TunePlan& plan) {
                     {"runtime", plan.memory.runtime}};
   if (plan.memory_limit > 0) json["memory_limit_bytes"] = plan.memory_limit;
   json["recompute"] = plan.recompute;
+  json["split_tokens"] = plan.split_tokens;
   json["group"] = plan.group;
   json["offloaded"] = plan.offloaded;
   if (plan.offloaded) json["weight_budget_bytes"] = plan.weight_budget;
@@ -70,6 +71,12 @@ std::string PlanText(const TunePlan& plan, const std::string& data_report) {
     predicted += fmt::format(" (limit {})", FormatBytes(plan.memory_limit));
   }
   text = report::WrapLines(text + predicted, 2);
+  if (plan.split_tokens > 0) {
+    text += fmt::format(
+        "\nmicro-batches are cut between documents into ones of up to {} tokens: sums in another "
+        "order (--split never: none, or no run)",
+        plan.split_tokens);
+  }
   if (plan.spilled_layers > 0) {
     const auto bytes = [](double b) { return FormatBytes(std::llround(b)); };
     text += fmt::format(

@@ -23,6 +23,7 @@ struct TunePlan {
   tune::MemoryEstimate memory;
   int64_t memory_limit = 0;  // 0: none known
   bool recompute = false;
+  int64_t split_tokens = 0;       // micro-batches are cut into ones of at most so many; 0: not
   int64_t group = 1;              // micro-batches that go through each layer together
   int64_t weight_budget = 0;      // of weights in memory at a time; 0: all of them, mapped
   bool offloaded = false;         // read from disk as they are needed

@@ -1,12 +1,15 @@
 #include "cli/tune_predict.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "exec/memory.h"
 #include "schedule/check.h"
 #include "schedule/cost.h"
 #include "schedule/measure.h"
 #include "schedule/search.h"
+#include "tune/cut_batch.h"
 #include "tune/trainer.h"
 
 namespace edgewise::cli {
@@ -23,13 +26,17 @@ double TokensOf(const tune::DatasetSource* source) {
   return tokens;
 }
 
+int64_t MicroBatches(const PredictRequest& r, const MeanBatch& batch) {
+  return std::max<int64_t>(1, std::llround(static_cast<double>(r.grad_accum) * batch.parts));
+}
+
 model::WorkloadOptions OptionsOf(const PredictRequest& r, const MeanBatch& batch) {
   model::WorkloadOptions o;
   o.method = r.method;
   o.tokens = batch.tokens;
   o.supervised = batch.supervised;
   o.document_tokens = batch.document_tokens;
-  o.micro_batches = r.grad_accum;
+  o.micro_batches = MicroBatches(r, batch);
   o.rank = r.rank;
   o.head_rank = r.head_rank;
   o.last_layers = r.last_layers;
@@ -41,9 +48,9 @@ model::WorkloadOptions OptionsOf(const PredictRequest& r, const MeanBatch& batch
 }
 
 // The bytes that the run will hold in place of those that the description assumes.
-Status SetMemory(const PredictRequest& r, const model::Model& model, bool recompute,
-                 plan::Workload* w) {
-  EW_ASSIGN(const tune::MemoryEstimate e, r.memory(recompute, -1));
+Status SetMemory(const PredictRequest& r, const model::Model& model, int64_t split_tokens,
+                 bool recompute, plan::Workload* w) {
+  EW_ASSIGN(const tune::MemoryEstimate e, r.memory(split_tokens, recompute, -1));
   const int64_t streamed = model.stream() != nullptr ? model.stream()->total_bytes() : 0;
   w->state_bytes = e.trainable + e.gradients + e.optimizer;
   w->scratch_bytes = e.scratch;
@@ -51,7 +58,7 @@ Status SetMemory(const PredictRequest& r, const model::Model& model, bool recomp
   const int64_t pieces = w->kept_bytes(), layers = std::max<int64_t>(w->kept_layers(), 1);
   w->micro_bytes = std::max<int64_t>(0, e.activations - pieces);
   if (r.spill != schedule::Use::kNever) {
-    EW_ASSIGN(const tune::MemoryEstimate none, r.memory(recompute, 0));
+    EW_ASSIGN(const tune::MemoryEstimate none, r.memory(split_tokens, recompute, 0));
     w->micro_bytes = none.activations;
     w->slot_bytes = none.scratch - e.scratch;
     const int64_t piece = (e.activations - none.activations) / layers;
@@ -85,7 +92,7 @@ double TeacherSeconds(const PredictRequest& r, const MeanBatch& batch, const pla
   for (const plan::Stage& s : w.stages) {
     if (s.name == "head") head += schedule::CostOf(device, s).seconds;
   }
-  return static_cast<double>(r.grad_accum) *
+  return static_cast<double>(MicroBatches(r, batch)) *
          (r.teacher_seconds * tokens + std::max(0.0, r.teacher_head_seconds * tokens - head));
 }
 
@@ -101,13 +108,13 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
     o.window = kind.window;
     o.trunk = kind.trunk;
     EW_ASSIGN(plan::Workload w, model::DescribeStep(model.config(), &model, o));
-    EW_RETURN_IF_ERROR(SetMemory(r, model, recompute, &w));
+    EW_RETURN_IF_ERROR(SetMemory(r, model, batch.split_tokens, recompute, &w));
     return w;
   };
   schedule::SearchOptions& o = *options;
   o.memory_limit = model.stream() != nullptr ? r.memory_limit : 0;
   o.max_tokens = batch.tokens;
-  o.tokens = batch.tokens * r.grad_accum;
+  o.tokens = batch.tokens * MicroBatches(r, batch);
   o.read_processors = r.read_processors;
   o.split_batches = false;
   o.uncertainty = schedule::kMeasuredUncertainty;
@@ -122,6 +129,84 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
   return plan;
 }
 
+// Every operation of the steps; recomputation adds none that is not in the forward pass.
+Status Measure(ExecContext& ctx, const model::Model& model, const PredictRequest& r,
+               const MeanBatch& batch, plan::Device* device) {
+  for (const StepKind& kind : r.kinds) {
+    model::WorkloadOptions o = OptionsOf(r, batch);
+    o.window = kind.window;
+    o.trunk = kind.trunk;
+    EW_ASSIGN(const plan::Workload w, model::DescribeStep(model.config(), &model, o));
+    EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, device));
+  }
+  return Status::Ok();
+}
+
+struct PlannedSteps {
+  MeanBatch batch;
+  plan::Plan plan;  // of the kind with the most steps
+  schedule::SearchOptions search;
+  double steps = 0;
+  double seconds = std::numeric_limits<double>::infinity();  // mean of a step
+  double forward = 0;                                        // of a micro-batch
+};
+
+Status PlanSteps(const model::Model& model, const PredictRequest& r, const plan::Device& device,
+                 PlannedSteps* out) {
+  const MeanBatch& batch = out->batch;
+  double seconds = 0, forward = 0, steps = 0, most = 0;
+  for (const StepKind& kind : r.kinds) {
+    EW_ASSIGN(plan::Plan plan, PlanOf(model, r, batch, kind, device, &out->search));
+    seconds +=
+        kind.steps * (plan.predicted_seconds + TeacherSeconds(r, batch, device, plan.workload));
+    forward += kind.steps * Forward(device, plan.workload);
+    steps += kind.steps;
+    if (kind.steps > most) {
+      most = kind.steps;
+      out->plan = std::move(plan);
+    }
+  }
+  if (steps > 0) {
+    seconds /= steps;
+    forward /= steps;
+  }
+  // The plan has a whole number of parts.
+  const double parts = static_cast<double>(r.grad_accum) * batch.parts;
+  out->seconds = seconds * parts / static_cast<double>(MicroBatches(r, batch));
+  out->forward = forward;
+  out->steps = steps;
+  return Status::Ok();
+}
+
+// Cuts micro-batches further where that is clearly faster than `steps`, or fits alone.
+Status CutFurther(ExecContext& ctx, const model::Model& model, const PredictRequest& request,
+                  plan::Device* device, PlannedSteps* steps) {
+  PredictRequest r = request;
+  r.may_recompute = r.split_may_recompute;
+  r.recompute = request.recompute && !r.may_recompute;
+  r.may_group = r.split_may_group;
+  // The order of sums is another one already where they are cut already.
+  const double clearly = r.split_tokens > 0 ? schedule::kMeasuredUncertainty : schedule::kClearly;
+  const double wanted = steps->seconds * (1 - clearly);
+  PlannedSteps best;
+  for (const int64_t split : r.splits) {
+    PlannedSteps one;
+    EW_ASSIGN(one.batch, MeanBatchOf(*r.data.train, split));
+    // At the rates of larger ones: only what could be taken is measured.
+    const Status status = PlanSteps(model, r, *device, &one);
+    if (status.code() == StatusCode::kOutOfMemory) continue;
+    EW_RETURN_IF_ERROR(status);
+    if (one.seconds < wanted && one.seconds < best.seconds * (1 - schedule::kMeasuredUncertainty)) {
+      best = std::move(one);
+    }
+  }
+  if (best.batch.split_tokens == 0) return Status::Ok();
+  EW_RETURN_IF_ERROR(Measure(ctx, model, r, best.batch, device));
+  EW_RETURN_IF_ERROR(PlanSteps(model, r, *device, &best));
+  if (best.seconds < wanted) *steps = std::move(best);
+  return Status::Ok();
+}
+
 }  // namespace
 
 schedule::Use ParseUse(std::string_view name) {
@@ -130,13 +215,14 @@ schedule::Use ParseUse(std::string_view name) {
                             : schedule::Use::kAuto;
 }
 
-Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source) {
+Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source, int64_t split_tokens) {
   const int64_t batches = source.batches_per_epoch(), sampled = std::min(batches, kSampledBatches);
-  double tokens = 0, supervised = 0, squares = 0;
+  double tokens = 0, supervised = 0, squares = 0, parts = 0;
   for (int64_t i = 0; i < sampled; ++i) {
     EW_ASSIGN(const TokenBatch b, source.Get(0, i * batches / sampled));
     tokens += static_cast<double>(b.size());
     supervised += static_cast<double>(tune::CountSupervised(b));
+    parts += static_cast<double>(tune::CutBatch(b, split_tokens).size());
     for (int64_t t = 0, first = 0; t < b.size(); ++t) {
       const bool last = t + 1 == b.size() ||
                         b.first_key[static_cast<size_t>(t + 1)] == static_cast<int32_t>(t + 1);
@@ -148,8 +234,9 @@ Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source) {
   }
   MeanBatch mean;
   tokens = std::max(tokens, 1.0);
-  mean.tokens = std::max<int64_t>(
-      1, static_cast<int64_t>(tokens / static_cast<double>(std::max<int64_t>(sampled, 1)) + 0.5));
+  mean.tokens = std::max<int64_t>(1, static_cast<int64_t>(tokens / std::max(parts, 1.0) + 0.5));
+  mean.split_tokens = split_tokens;
+  mean.parts = parts / static_cast<double>(std::max<int64_t>(sampled, 1));
   mean.supervised = supervised / tokens;
   mean.document_tokens = std::max<int64_t>(1, static_cast<int64_t>(squares / tokens + 0.5));
   return mean;
@@ -157,7 +244,8 @@ Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source) {
 
 Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
                                  const PredictRequest& r) {
-  EW_ASSIGN(const MeanBatch batch, MeanBatchOf(*r.data.train));
+  PlannedSteps planned;
+  EW_ASSIGN(planned.batch, MeanBatchOf(*r.data.train, r.split_tokens));
   // Half of what is left: the process holds more by the time the operations are measured.
   const int64_t room =
       r.memory_limit > 0
@@ -171,37 +259,24 @@ Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
     if (gbps > 0) device.levels.back().read_gbps = gbps;
   }
   if (r.spill_write_gbps > 0) device.levels.back().write_gbps = r.spill_write_gbps;
-  // Recomputation adds no operation that is not in the forward pass.
-  for (const StepKind& kind : r.kinds) {
-    model::WorkloadOptions o = OptionsOf(r, batch);
-    o.window = kind.window;
-    o.trunk = kind.trunk;
-    EW_ASSIGN(const plan::Workload w, model::DescribeStep(model.config(), &model, o));
-    EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, &device));
-  }
-  if (r.measured) r.measured(batch.tokens);
+  EW_RETURN_IF_ERROR(Measure(ctx, model, r, planned.batch, &device));
+  if (r.measured) r.measured(planned.batch.tokens);
+  const Status status = PlanSteps(model, r, device, &planned);
+  if (status.code() != StatusCode::kOutOfMemory || r.splits.empty()) EW_RETURN_IF_ERROR(status);
+  if (!r.splits.empty()) EW_RETURN_IF_ERROR(CutFurther(ctx, model, r, &device, &planned));
+  if (planned.seconds == std::numeric_limits<double>::infinity()) return status;
+  const MeanBatch& batch = planned.batch;
   RunPrediction out;
-  double steps = 0, most = 0, forward = 0;
-  for (const StepKind& kind : r.kinds) {
-    EW_ASSIGN(plan::Plan plan, PlanOf(model, r, batch, kind, device, &out.search));
-    out.step_seconds +=
-        kind.steps * (plan.predicted_seconds + TeacherSeconds(r, batch, device, plan.workload));
-    forward += kind.steps * Forward(device, plan.workload);
-    steps += kind.steps;
-    if (kind.steps > most) {
-      most = kind.steps;
-      out.plan = std::move(plan);
-    }
-  }
-  if (steps > 0) {
-    out.step_seconds /= steps;
-    forward /= steps;
-  }
+  out.split_tokens = batch.split_tokens;
+  out.plan = std::move(planned.plan);
+  out.search = planned.search;
+  out.steps = planned.steps;
+  out.step_seconds = planned.seconds;
   const auto per_token = [&](double seconds) {
     return seconds / static_cast<double>(batch.tokens);
   };
-  out.validation_seconds =
-      per_token(forward) * TokensOf(r.data.valid.get()) * static_cast<double>(r.validations);
+  out.validation_seconds = per_token(planned.forward) * TokensOf(r.data.valid.get()) *
+                           static_cast<double>(r.validations);
   if (r.cached_layers > 0) {
     model::WorkloadOptions o = OptionsOf(r, batch);
     EW_ASSIGN(const plan::Workload trunk,
@@ -210,8 +285,7 @@ Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
     out.trunk_seconds = per_token(Forward(device, trunk)) *
                         (TokensOf(r.data.train.get()) + TokensOf(r.data.valid.get()));
   }
-  out.steps = steps;
-  out.seconds = steps * out.step_seconds + out.trunk_seconds + out.validation_seconds;
+  out.seconds = out.steps * out.step_seconds + out.trunk_seconds + out.validation_seconds;
   out.device = std::move(device);
   return out;
 }

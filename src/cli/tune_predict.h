@@ -22,8 +22,11 @@ struct MeanBatch {
   int64_t tokens = 1;
   double supervised = 1;        // share of the tokens that carry loss
   int64_t document_tokens = 1;  // of documents, weighted by their tokens
+  int64_t split_tokens = 0;     // as asked for
+  double parts = 1;             // of a micro-batch as the data gives it
 };
-Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source);
+// Of micro-batches that are cut (tune::CutBatch; 0: they are not).
+Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source, int64_t split_tokens = 0);
 
 // Steps that train the same layers.
 struct StepKind {
@@ -48,14 +51,21 @@ struct PredictRequest {
   bool whole_head = false;  // wanted at once, not in blocks
   bool recompute = false;
   int64_t grad_accum = 1;
+  int64_t split_tokens = 0;  // how micro-batches are cut; 0: they are not
+  // How they may be cut where that is clearly faster, largest first, and whether they may then be
+  // recomputed and go in groups.
+  std::vector<int64_t> splits = {};
+  bool split_may_recompute = false, split_may_group = false;
   int64_t validations = 0;
   std::vector<StepKind> kinds = {};
   int64_t cached_layers = 0;   // kEdge: below the highest window; computed once for every document
   int64_t memory_limit = 0;    // 0: none
   double read_processors = 0;  // that reading weights keeps busy
-  // What a step takes beside the weights, recomputed or not, with so many of the layers'
-  // activations in memory (-1: all).
-  std::function<Result<tune::MemoryEstimate>(bool recompute, int64_t layers_in_memory)> memory = {};
+  // What a step takes beside the weights, with micro-batches cut so, recomputed or not, with so
+  // many of the layers' activations in memory (-1: all).
+  std::function<Result<tune::MemoryEstimate>(int64_t split_tokens, bool recompute,
+                                             int64_t layers_in_memory)>
+      memory = {};
   schedule::Use spill = schedule::Use::kNever;
   double spill_write_gbps = 0, spill_read_gbps = 0;
   bool may_recompute = false;  // the search may choose it
@@ -67,8 +77,9 @@ struct PredictRequest {
 };
 
 struct RunPrediction {
-  plan::Plan plan;      // of the kind with the most steps, checked
-  plan::Device device;  // that it was searched for
+  int64_t split_tokens = 0;  // of the request, or one of its splits
+  plan::Plan plan;           // of the kind with the most steps, checked
+  plan::Device device;       // that it was searched for
   schedule::SearchOptions search;
   double steps = 0;
   double step_seconds = 0;        // mean over all kinds
@@ -78,9 +89,10 @@ struct RunPrediction {
 };
 
 // Searches each kind's plan among the orders that the executor obeys (micro-batches one after the
-// other or in groups, recomputed or not, weights read ahead) and checks it. Takes the time of
-// measuring one layer's operations a few times. Errors: kOutOfMemory; kInternal: a plan that is not
-// sound.
+// other or in groups, recomputed or not, weights read ahead) and checks it. Micro-batches are cut
+// in another way than the request's where that is clearly faster (of those that are cut anyway:
+// faster), or alone fits. Takes the time of measuring one layer's operations a few times. Errors:
+// kOutOfMemory; kInternal: a plan that is not sound.
 Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
                                  const PredictRequest& request);
 

@@ -1,7 +1,11 @@
 #include "cli/tune_predict.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <filesystem>
+
+#include "model/save.h"
 #include "testing/model_support.h"
 #include "testing/tiny_tuning.h"
 
@@ -60,12 +64,62 @@ TEST(TunePredict, TeachersCount) {
   PredictRequest r{data};
   r.grad_accum = 3;
   r.kinds = {{{0, -1}, false, 10}};
-  r.memory = [](bool, int64_t) { return tune::MemoryEstimate{}; };
+  r.memory = [](int64_t, bool, int64_t) { return tune::MemoryEstimate{}; };
   r.teacher_seconds = 1;  // of a token: much more than the step itself
   const auto p = PredictRun(*ctx, *model, r);
   ASSERT_TRUE(p.ok()) << p.status().message();
   EXPECT_GE(p->step_seconds, 3 * 20.0);
   EXPECT_LT(p->step_seconds, 3 * 20.0 + 10);
+}
+
+// Micro-batches are cut where nothing fits otherwise, and not for nothing.
+TEST(TunePredict, CutsWhatDoesNotFit) {
+  const std::string dir = ::testing::TempDir() + "edgewise-predict-" + std::to_string(::getpid());
+  const auto ctx = testing::MakeContext();
+  ASSERT_TRUE(model::SaveHfModel(PosixEnv(), *tune::testing::TinyModel(), DType::kBF16,
+                                 model::ConfigToHf(tune::testing::TinyConfig(), DType::kBF16), {},
+                                 dir)
+                  .ok());
+  model::LoadOptions load;
+  load.stream = {int64_t{1} << 30, false, int64_t{8} << 20};
+  const auto model = model::Model::Load(dir, load);
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  std::vector<data::Example> examples;
+  for (int i = 0; i < 16; ++i) {
+    const std::vector<int32_t> ids(20, 7);
+    examples.push_back(data::MakeExample(ids, std::vector<uint8_t>(ids.size(), 1)));
+  }
+  TuneData data;
+  auto source =
+      tune::DatasetSource::CreateForValidation(std::move(examples), data::Packing::kNone, 20, 8);
+  ASSERT_TRUE(source.ok()) << source.status().message();
+  data.train = std::move(*source);
+  data.max_tokens = 160;
+  const auto mean = MeanBatchOf(*data.train, 50);
+  ASSERT_TRUE(mean.ok());
+  EXPECT_EQ(mean->tokens, 40);
+  EXPECT_EQ(mean->parts, 4);
+  EXPECT_EQ(mean->document_tokens, 20);
+  PredictRequest r{data};
+  r.grad_accum = 2;
+  r.kinds = {{{0, -1}, false, 10}};
+  r.memory_limit = int64_t{1} << 30;
+  for (const int64_t fits : {160, 80, 40, 20}) {
+    r.memory = [&](int64_t split, bool, int64_t) {
+      tune::MemoryEstimate e;
+      e.activations = (split > 0 ? split : 160) <= fits ? 1 << 20 : r.memory_limit;
+      return e;
+    };
+    r.splits = {};
+    EXPECT_EQ(PredictRun(*ctx, **model, r).ok(), fits == 160);
+    r.splits = {80, 40, 20};
+    const auto p = PredictRun(*ctx, **model, r);
+    ASSERT_TRUE(p.ok()) << p.status().message();
+    EXPECT_EQ(p->split_tokens, fits == 160 ? 0 : fits);
+    EXPECT_EQ(p->plan.choice.micro_batches, 2 * 160 / fits);
+    EXPECT_EQ(p->plan.workload.tokens, fits);
+  }
+  std::filesystem::remove_all(dir);
 }
 
 }  // namespace

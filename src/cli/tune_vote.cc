@@ -5,11 +5,12 @@
 #include "infer/exit_scorer.h"
 #include "infer/vote_policy.h"
 #include "model/exit_set.h"
+#include "tune/cut_batch.h"
 
 namespace edgewise::cli {
 
 Result<TunedVote> FitRunVote(Invocation& inv, const model::Model& model, const std::string& run_dir,
-                             const TuneData& data) {
+                             const TuneData& data, int64_t max_tokens, int64_t split_tokens) {
   TunedVote out;
   if (!model::ExitSet::Exists(run_dir)) return out;
   // As written: what is calibrated is what inference will read.
@@ -23,10 +24,13 @@ Result<TunedVote> FitRunVote(Invocation& inv, const model::Model& model, const s
     out.vote = VoteJson(last, {}, {}, 0);
   } else {
     EW_ASSIGN(ExecContext * exec, inv.Exec());
-    infer::ExitScorer scorer(*exec, model, exits, data.max_tokens);
+    infer::ExitScorer scorer(*exec, model, exits, max_tokens);
     std::vector<TokenBatch> batches;
     for (int64_t i = 0; i < data.valid->batches_per_epoch(); ++i) {
-      EW_ASSIGN(batches.emplace_back(), data.valid->Get(0, i));
+      EW_ASSIGN(TokenBatch whole, data.valid->Get(0, i));
+      for (TokenBatch& part : tune::CutBatch(std::move(whole), split_tokens)) {
+        batches.push_back(std::move(part));
+      }
     }
     EW_ASSIGN(
         const infer::CalibrationResult fitted,

@@ -16,6 +16,6 @@ struct TunedVote {
 // RUN/edgewise.json gets the keys "exits" and "vote". `model` is the base. Nothing to do for a run
 // without exits. Without held-out data every exit is listed and the deepest one is chosen.
 Result<TunedVote> FitRunVote(Invocation& inv, const model::Model& model, const std::string& run_dir,
-                             const TuneData& data);
+                             const TuneData& data, int64_t max_tokens, int64_t split_tokens);
 
 }  // namespace edgewise::cli

@@ -52,7 +52,7 @@ Result<model::PassMemory> PassOf(ExecContext& ctx, const model::Model& model,
     parameters = model::ParameterSet::ForLora(*adapter);
     if (*trained == 0) *trained = parameters->count();
   }
-  if (r.pass) return r.pass(r.method);
+  if (r.pass) return r.pass(r.method, r.max_tokens);
   model::PassOptions o;
   o.gradients = full ? &wanted : &parameters->gradients();
   o.lora = adapter ? &*adapter : nullptr;
@@ -160,7 +160,7 @@ Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& mode
   int64_t trained = full ? base : r.trained;
   model::PassMemory memory;
   if (r.pass && trained > 0) {
-    memory = r.pass(r.method);
+    memory = r.pass(r.method, r.max_tokens);
   } else {
     EW_ASSIGN(memory, PassOf(ctx, model, r, &trained));
   }

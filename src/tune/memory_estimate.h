@@ -33,9 +33,10 @@ struct MemoryRequest {
   int64_t max_tokens = 0;       // of one micro-batch
   double bytes_per_weight = 0;  // of the base's matrices; 0: as the model holds them
   int64_t runtime_bytes = 0;    // resident without the model: measure it before loading
-  // Method edge: what its largest window takes (EdgeMethod::MemoryNeeded) with `method`'s
-  // recompute and layers_in_memory, in place of what the method would take over the whole depth.
-  std::function<model::PassMemory(const ModelMethodOptions& method)> pass = {};
+  // Method edge: what its largest window takes (EdgeMethod::MemoryNeeded) with `method`'s recompute
+  // and layers_in_memory and micro-batches of `max_tokens`, in place of what the method would take
+  // over the whole depth.
+  std::function<model::PassMemory(const ModelMethodOptions& method, int64_t max_tokens)> pass = {};
   int64_t group = 1;           // micro-batches that go through each layer together
   int64_t kernel_scratch = 0;  // what kernels keep for themselves, measured; 0: the most they do
   // Streamed: bytes of the units that the run uses at all; 0: of every one.

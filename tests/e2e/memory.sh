@@ -96,7 +96,8 @@ for _ in range(16):
     print(json.dumps({"text": " ".join(draw.choice("the of and a to in is".split()) for _ in range(120))}))
 ' >"$WORK/data.jsonl"
 for limit in 400 170; do
-  held spill$limit $limit 0 --method lora --rank 8 --batch-size 8 -o "$WORK/spill" --overwrite
+  held spill$limit $limit 0 --method lora --rank 8 --batch-size 8 --split never -o "$WORK/spill" \
+    --overwrite
 done
 check spill400 "j['spilled_layers'] == 0"
 check spill170 "j['spilled_layers'] > 0 and
@@ -107,7 +108,8 @@ a, b = (json.load(open(p)) for p in sys.argv[1:])
 sys.exit(a["train_loss"] != b["train_loss"])
 EOP
 run 3 unspilled tune "$model" --data "$WORK/data.jsonl" -o "$WORK/unspilled" --memory 170MiB \
-  --max-steps 1 --batch-size 8 --grad-accum 1 --max-seq-len 128 --method lora --rank 8 --spill never
+  --max-steps 1 --batch-size 8 --grad-accum 1 --max-seq-len 128 --method lora --rank 8 --spill never \
+  --split never
 # What libraries map and never touch counts for this limit, and is left out of the plan.
 held data 400 400 --method lora --rank 8 -o "$WORK/data" --overwrite
 check data "j['memory_limit_bytes'] < 400 << 20"
