@@ -149,6 +149,16 @@ TEST_F(RunReportTest, PredictedAndMeasured) {
   EXPECT_THAT(html, HasSubstr("time of a step"));
   EXPECT_THAT(html, HasSubstr("-50.0%"));
   EXPECT_THAT(html, HasSubstr("-10.0%"));
+  for (const char* word : {"written to disk", "were cut"}) {
+    EXPECT_THAT(html, Not(HasSubstr(word)));
+  }
+  r->run["plan"]["predicted_step_written_bytes"] = 30 << 20;
+  r->run["activations_written_step_bytes"] = 40 << 20;
+  r->run["plan"]["split_tokens"] = 248;
+  html = RenderReport(*r);
+  EXPECT_THAT(html, HasSubstr("activations written to disk in a step"));
+  EXPECT_THAT(html, HasSubstr("-25.0%"));
+  EXPECT_THAT(html, HasSubstr("were cut between documents to 248 tokens"));
 }
 
 TEST_F(RunReportTest, Schedule) {

@@ -139,13 +139,16 @@ std::string PredictionSection(const RunReport& r) {
   add("time of the run", number({"plan", "predicted_seconds"}), number({"seconds"}), time);
   add("time of a step", number({"prediction", "step_seconds"}),
       number({"measured", "step_seconds"}), step);
+  add("activations written to disk in a step", number({"plan", "predicted_step_written_bytes"}),
+      number({"activations_written_step_bytes"}), size);
   if (table.rows.empty()) return "";
-  return Section(
-      "Predicted and measured",
-      fmt::format("What was said before the first step, and what came of it; {} is "
-                  "within {:.0f}%.",
-                  table.rows.size() > 1 ? "everything" : "it", std::ceil(100 * worst - 1e-6)),
-      table.Html());
+  std::string text =
+      fmt::format("What was said before the first step, and what came of it; {} is within {:.0f}%.",
+                  table.rows.size() > 1 ? "everything" : "it", std::ceil(100 * worst - 1e-6));
+  if (const double cut = number({"plan", "split_tokens"}); cut > 0) {
+    text += fmt::format(" Micro-batches were cut between documents to {:.0f} tokens.", cut);
+  }
+  return Section("Predicted and measured", text, table.Html());
 }
 
 }  // namespace edgewise::report
