@@ -23,19 +23,31 @@ class Chat : public Command {
     DeclareMemory(app, model_);
     app.add_option("--system", system_, "System message");
     app.add_option("-p,--prompt", prompt_, "One message; answer it and stop");
-    app.add_option("-c,--ctx", model_.max_context, "Context length (default: the model's limit)")
+    app.add_option(
+           "-c,--ctx", model_.max_context,
+           "Context length (default: the model's limit, or what --memory has room for; with "
+           "--prompt: this and --max-tokens)")
         ->check(CLI::NonNegativeNumber);
     DeclareCache(app, model_);
     DeclareSampling(app, sampling_);
   }
 
   Status Run(Invocation& inv) override {
+    if (!system_.empty()) messages_.push_back(text::ChatMessage("system", system_));
+    if (!prompt_.empty()) {
+      model_.needed_context = [&](infer::Session& session) -> Result<int64_t> {
+        EW_ASSIGN(const text::ChatTemplate chat,
+                  infer::LoadChatTemplate(session.location(), session.tokenizer()));
+        EW_ASSIGN(const std::vector<int32_t> ids, Ask(session, chat, prompt_));
+        messages_.pop_back();
+        return ContextFor(ids, sampling_);
+      };
+    }
     EW_ASSIGN(auto session, OpenSession(inv, model_));
     EW_ASSIGN(const text::ChatTemplate chat,
               infer::LoadChatTemplate(session->location(), session->tokenizer()));
     Console& console = inv.console();
     if (!chat.warning().empty()) console.Log("note: " + chat.warning());
-    if (!system_.empty()) messages_.push_back(text::ChatMessage("system", system_));
     if (!prompt_.empty()) return Turn(inv, *session, chat, prompt_, /*single=*/true);
     if (console.json()) {
       return InvalidArgument("--json needs the message on the command line (--prompt)");
@@ -53,8 +65,9 @@ class Chat : public Command {
   }
 
  private:
-  Status Turn(Invocation& inv, infer::Session& session, const text::ChatTemplate& chat,
-              const std::string& message, bool single) {
+  // Adds a message of the user; the tokens of the whole conversation.
+  Result<std::vector<int32_t>> Ask(const infer::Session& session, const text::ChatTemplate& chat,
+                                   const std::string& message) {
     messages_.push_back(text::ChatMessage("user", message));
     text::ChatRequest request;
     request.messages = text::jinja::Value::List(messages_);
@@ -63,13 +76,18 @@ class Chat : public Command {
     // its own (thinking, tools).
     request.guard = text::InputGuard::kNonAssistant;
     EW_ASSIGN(const text::RenderedChat rendered, chat.Render(request));
-    EW_ASSIGN(const text::Encoding encoding, text::EncodeChat(session.tokenizer(), rendered));
+    EW_ASSIGN(text::Encoding encoding, text::EncodeChat(session.tokenizer(), rendered));
+    return std::move(encoding.ids);
+  }
 
+  Status Turn(Invocation& inv, infer::Session& session, const text::ChatTemplate& chat,
+              const std::string& message, bool single) {
+    EW_ASSIGN(const std::vector<int32_t> ids, Ask(session, chat, message));
     infer::GenerateOptions options = MakeGenerateOptions(sampling_, session.defaults());
     options.cancel = &inv.stop();
     Console& console = inv.console();
     EW_ASSIGN(const infer::Generation out,
-              session.Generate(encoding.ids, options,
+              session.Generate(ids, options,
                                [&](std::string_view piece) { return console.Text(piece); }));
     console.Text("\n");
     messages_.push_back(text::ChatMessage("assistant", out.text));

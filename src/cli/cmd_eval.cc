@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdlib>
+#include <optional>
 
 #include "cli/commands.h"
 #include "cli/counter_line.h"
@@ -59,12 +60,8 @@ class Eval : public Command {
       return InvalidArgument(
           "give --data FILE (with --protocol P for perplexity), or --task FILE|mmlu");
     }
-    EW_RETURN_IF_ERROR(NameMemory(answers));
+    EW_RETURN_IF_ERROR(NameMemory(inv, answers));
     EW_ASSIGN(auto session, OpenSession(inv, model_));
-    if (const int64_t limit = session->model().config().max_positions; ctx_ > limit) {
-      return InvalidArgument(
-          fmt::format("--ctx {} is more than the {} positions of this model", ctx_, limit));
-    }
     if (answers || (task_.empty() && protocol_.empty())) return RunDataset(inv, *session);
     return task_.empty() ? RunPerplexity(inv, *session) : RunTask(inv, *session);
   }
@@ -72,17 +69,28 @@ class Eval : public Command {
  private:
   // What --memory has to leave room for: answers are decoded or scored with what was decoded
   // before, all else is scored in passes.
-  Status NameMemory(bool answers) {
+  Status NameMemory(Invocation& inv, bool answers) {
     // Text, tokens and what becomes of them, in bytes of a byte of the file.
     constexpr int64_t kHeldOfData = 8;
     const std::string& file = data_.empty() ? task_ : data_;
     const Result<int64_t> size = PosixEnv().FileSize(file);
     model_.beside = size.ok() ? kHeldOfData * *size : 0;
+    model_.max_context = ctx_;
     model_.decodes = answers || !task_.empty();
-    if (model_.decodes) {
-      model_.max_context = ctx_;
-      return Status::Ok();
+    if (answers) {
+      model_.needed_context = [this, &inv](infer::Session& session) -> Result<int64_t> {
+        EW_RETURN_IF_ERROR(ReadExamples(inv, session));
+        return task_ == "labels" ? eval::ContextForLabels(set_->examples, AnswerOptions())
+                                 : eval::ContextForAnswers(set_->examples, AnswerOptions());
+      };
+    } else if (model_.decodes && !model_.memory.empty()) {
+      // Tokenising every question twice is worth it only where memory is counted.
+      model_.needed_context = [this](infer::Session& session) -> Result<int64_t> {
+        EW_RETURN_IF_ERROR(ReadQuestions());
+        return eval::ContextForQuestions(session.tokenizer(), *questions_, QuestionOptions());
+      };
     }
+    if (model_.decodes) return Status::Ok();
     if (protocol_.empty()) {
       model_.scored = [this](const model::ModelConfig& c) {
         return std::max<int64_t>(512, MaxLength(data_flags_, c.max_positions));
@@ -133,22 +141,32 @@ class Eval : public Command {
     return Status::Ok();
   }
 
+  Status ReadExamples(Invocation& inv, infer::Session& session) {
+    EW_ASSIGN(auto pipeline,
+              DataPipeline::Create(session.location(), session.tokenizer(), data_flags_,
+                                   session.model().config().max_positions));
+    if (!pipeline->warning().empty()) inv.console().Log("note: " + pipeline->warning());
+    EW_ASSIGN(set_, data::LoadDataset(data_, pipeline->masker(), pipeline->OptionsFor(split_)));
+    inv.console().Log(report::WrapLines(data::Describe(set_->report), 2));
+    return Status::Ok();
+  }
+
+  eval::DatasetOptions AnswerOptions() const {
+    eval::DatasetOptions options;
+    options.limit = limit_;
+    options.max_tokens = max_tokens_;
+    return options;
+  }
+
   // Loss with the masks of training, or answers that are right.
   Status RunDataset(Invocation& inv, infer::Session& session) {
     if (!data_.ends_with(".jsonl") && !data_.ends_with(".json") && task_.empty()) {
       return InvalidArgument(
           "perplexity of a text needs its protocol: --protocol fixed, lm-eval or llama.cpp");
     }
-    EW_ASSIGN(auto pipeline,
-              DataPipeline::Create(session.location(), session.tokenizer(), data_flags_,
-                                   session.model().config().max_positions));
-    if (!pipeline->warning().empty()) inv.console().Log("note: " + pipeline->warning());
-    EW_ASSIGN(data::Dataset set,
-              data::LoadDataset(data_, pipeline->masker(), pipeline->OptionsFor(split_)));
-    inv.console().Log(report::WrapLines(data::Describe(set.report), 2));
-    eval::DatasetOptions options;
-    options.limit = limit_;
-    options.max_tokens = max_tokens_;
+    if (!set_) EW_RETURN_IF_ERROR(ReadExamples(inv, session));
+    const std::vector<data::Example>& examples = set_->examples;
+    eval::DatasetOptions options = AnswerOptions();
     options.cancel = &inv.stop();
     CounterLine line(inv.console(), "examples", task_.empty() ? "loss" : "accuracy");
     options.progress = [&](int64_t done, int64_t total, double figure) {
@@ -156,7 +174,7 @@ class Eval : public Command {
     };
     OrderedJson json;
     if (task_.empty() && session.exits() != nullptr) {
-      EW_ASSIGN(const eval::ExitsOnDataset r, eval::ScoreExits(session, set.examples, options));
+      EW_ASSIGN(const eval::ExitsOnDataset r, eval::ScoreExits(session, examples, options));
       const infer::RuleScore& chosen = r.scores[r.chosen];
       json["loss"] = chosen.nll;
       json["nll"] = chosen.nll;
@@ -170,7 +188,7 @@ class Eval : public Command {
         json["early_stop"] = EarlyStopJson(*session.exits(), r.early_stop);
       }
     } else if (task_.empty()) {
-      EW_ASSIGN(const eval::DatasetLoss loss, eval::LossOnDataset(session, set.examples, options));
+      EW_ASSIGN(const eval::DatasetLoss loss, eval::LossOnDataset(session, examples, options));
       json["loss"] = loss.nll;
       json["nll"] = loss.nll;
       json["perplexity"] = std::exp(loss.nll);
@@ -180,8 +198,8 @@ class Eval : public Command {
       json["token_accuracy"] = loss.accuracy;
     } else {
       EW_ASSIGN(const eval::AnswerScore score,
-                task_ == "labels" ? eval::MatchLabels(session, set.examples, set.examples, options)
-                                  : eval::ExactMatch(session, set.examples, options));
+                task_ == "labels" ? eval::MatchLabels(session, examples, examples, options)
+                                  : eval::ExactMatch(session, examples, options));
       json["accuracy"] = score.score.accuracy();
       json["stderr"] = score.standard_error;
       json["n"] = score.score.n;
@@ -208,23 +226,32 @@ class Eval : public Command {
     return JoinPath(root != nullptr && *root != '\0' ? root : "../shared/data", "datasets/mmlu");
   }
 
-  Status RunTask(Invocation& inv, infer::Session& session) {
-    std::vector<eval::Question> questions;
+  Status ReadQuestions() {
     if (task_ == "mmlu") {
-      EW_ASSIGN(questions, eval::ReadMmlu(MmluPath(), shots_, split_));
+      EW_ASSIGN(questions_, eval::ReadMmlu(MmluPath(), shots_, split_));
     } else {
-      EW_ASSIGN(questions, eval::ReadQuestions(task_, delimiter_));
+      EW_ASSIGN(questions_, eval::ReadQuestions(task_, delimiter_));
     }
+    return Status::Ok();
+  }
+
+  eval::ChoiceOptions QuestionOptions() const {
     eval::ChoiceOptions options;
     options.limit = limit_;
     options.ctx = ctx_;
+    return options;
+  }
+
+  Status RunTask(Invocation& inv, infer::Session& session) {
+    if (!questions_) EW_RETURN_IF_ERROR(ReadQuestions());
+    eval::ChoiceOptions options = QuestionOptions();
     options.cancel = &inv.stop();
     Result<eval::ChoiceResult> r = [&] {
       CounterLine line(inv.console(), "questions", "accuracy");
       options.progress = [&](int64_t done, int64_t total, double accuracy) {
         line.Update(done, total, accuracy);
       };
-      return eval::ScoreQuestions(session, questions, options);
+      return eval::ScoreQuestions(session, *questions_, options);
     }();
     if (!r.ok()) return r.status();
     OrderedJson json;
@@ -256,6 +283,9 @@ class Eval : public Command {
   int64_t max_tokens_ = 0;
   DataFlags data_flags_;
   int shots_ = 5;
+  // Once they are read.
+  std::optional<data::Dataset> set_;
+  std::optional<std::vector<eval::Question>> questions_;
 };
 
 }  // namespace

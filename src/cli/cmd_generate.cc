@@ -25,7 +25,8 @@ class Generate : public Command {
     app.add_option("-p,--prompt", prompt_, "The text to continue");
     app.add_option("-f,--prompt-file", prompt_file_, "Read the prompt from a file");
     app.add_flag("--no-special", no_special_, "Do not add what the tokenizer puts before a text");
-    app.add_option("-c,--ctx", model_.max_context, "Context length (default: the model's limit)")
+    app.add_option("-c,--ctx", model_.max_context,
+                   "Context length (default: the prompt and --max-tokens)")
         ->check(CLI::NonNegativeNumber);
     DeclareCache(app, model_);
     DeclareSampling(app, sampling_);
@@ -39,12 +40,15 @@ class Generate : public Command {
     if (!prompt_file_.empty()) {
       EW_ASSIGN(prompt, PosixEnv().ReadFile(prompt_file_, kMaxPromptBytes));
     }
+    std::vector<int32_t> ids;
+    model_.needed_context = [&](infer::Session& session) -> Result<int64_t> {
+      EW_ASSIGN(ids, Encode(session.tokenizer(), prompt));
+      return ContextFor(ids, sampling_);
+    };
     EW_ASSIGN(auto session, OpenSession(inv, model_));
-    const text::Tokenizer& tokenizer = session->tokenizer();
-    EW_ASSIGN(const std::vector<int32_t> encoded, tokenizer.Encode(prompt, !no_special_));
-    // A suffix (such as EOS) ends a text; here the text is to go on.
-    std::vector<int32_t> ids = encoded;
-    if (!no_special_) ids.resize(ids.size() - std::min(ids.size(), tokenizer.suffix_ids().size()));
+    if (model_.max_context > 0) {
+      EW_ASSIGN(ids, Encode(session->tokenizer(), prompt));
+    }
 
     infer::GenerateOptions options = MakeGenerateOptions(sampling_, session->defaults());
     options.cancel = &inv.stop();
@@ -74,6 +78,14 @@ class Generate : public Command {
   }
 
  private:
+  // A suffix (such as EOS) ends a text; here the text is to go on.
+  Result<std::vector<int32_t>> Encode(const text::Tokenizer& tokenizer,
+                                      const std::string& prompt) const {
+    EW_ASSIGN(std::vector<int32_t> ids, tokenizer.Encode(prompt, !no_special_));
+    if (!no_special_) ids.resize(ids.size() - std::min(ids.size(), tokenizer.suffix_ids().size()));
+    return ids;
+  }
+
   ModelOptions model_;
   SamplingFlags sampling_;
   std::optional<std::string> prompt_;

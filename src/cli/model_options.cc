@@ -3,15 +3,11 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 
 #include "base/units.h"
+#include "cli/session_memory.h"
 #include "exec/memory.h"
 #include "formats/hf_dir.h"
-#include "infer/exit_scorer.h"
-#include "model/training_pass.h"
-#include "model/weight_stream.h"
-
 #include "io/env.h"
 #include "io/json.h"
 
@@ -66,78 +62,6 @@ void DeclareCache(CLI::App& app, ModelOptions& options) {
 namespace {
 
 constexpr int64_t kEverything = int64_t{1} << 60;
-// What kernels pack at once, and each thread for itself.
-constexpr int64_t kSharedScratch = int64_t{12} << 20;
-constexpr int64_t kScratchPerThread = int64_t{2} << 20;
-
-// The most that decoding or scoring takes beside the weights, whichever is larger.
-Result<int64_t> SessionBytes(ExecContext& exec, infer::Session& session,
-                             const ModelOptions& options) {
-  const model::ModelConfig& c = session.model().config();
-  int64_t bytes = 0;
-  if (options.decodes) {
-    EW_ASSIGN(const infer::TokenModel* decoder, session.decoder());
-    bytes = decoder->resident_bytes();
-  }
-  if (options.scored) {
-    const int64_t rows = options.scored(c);
-    const model::TrainingPass pass(exec, session.model(), rows);
-    model::PassOptions forward;
-    forward.lora = session.adapter();
-    forward.activation_bits = session.activation_bits();
-    // Hidden states of the rows beside the pass itself.
-    int64_t scoring = pass.MemoryNeeded(forward).total() + rows * c.hidden * 4;
-    if (session.exits() != nullptr) {
-      scoring += infer::ExitScorer::BytesBeside(c, session.exits()->size(), rows);
-    }
-    bytes = std::max(bytes, scoring);
-  }
-  return bytes + options.beside + kSharedScratch + exec.threads() * kScratchPerThread;
-}
-
-// Leaves the weights what the session does not take. `before`: resident bytes before the model was
-// opened.
-Status FitSession(Invocation& inv, infer::Session& session, int64_t limit,
-                  const ModelOptions& options, int64_t before) {
-  EW_ASSIGN(ExecContext * exec, inv.Exec());
-  model::WeightStream* stream = session.model().stream();
-  EW_ASSIGN(const int64_t work, SessionBytes(*exec, session, options));
-  const int64_t rest = ReadProcessMemory().rss_bytes + work;
-  // Opening may have been the peak.
-  const int64_t opened = ReadProcessMemory().peak_rss_bytes;
-  const auto smallest = [&](int64_t bytes) {
-    // What is resident varies a little from one process to the next.
-    return (std::max(bytes, opened) >> 20) + 2;
-  };
-  if (stream == nullptr) {
-    // Held as a whole (GGUF files); mapped weights become resident as they are used.
-    const int64_t mapped = std::max<int64_t>(
-        0, before + session.model().weight_bytes() - ReadProcessMemory().rss_bytes);
-    if (rest + mapped <= limit && opened <= limit) return Status::Ok();
-    return OutOfMemory(fmt::format(
-        "this does not fit {}: it takes {}, of which weights {}. The smallest limit that works is "
-        "--memory {}MiB; a shorter context (--ctx) makes it smaller, and weights of a GGUF file "
-        "cannot stay on disk",
-        FormatBytes(limit), FormatBytes(std::max(rest + mapped, opened)),
-        FormatBytes(session.model().weight_bytes()), smallest(rest + mapped)));
-  }
-  const int64_t least = stream->largest_unit_bytes();
-  const int64_t budget = std::min(limit - rest, stream->total_bytes());
-  if (budget < least || opened > limit) {
-    return OutOfMemory(fmt::format(
-        "this does not fit {}: {} beside {} for the largest piece of the weights{}. The smallest "
-        "limit that works is --memory {}MiB; a shorter context (--ctx) makes it smaller",
-        FormatBytes(limit), FormatBytes(rest), FormatBytes(least),
-        opened > rest + least ? ", and opening the model took " + FormatBytes(opened) : "",
-        smallest(rest + least)));
-  }
-  if (budget < stream->total_bytes()) {
-    inv.console().Log(fmt::format(
-        "predicted peak {}: weights are read from disk as they are needed, {} of {} in memory",
-        FormatBytes(rest + budget), FormatBytes(budget), FormatBytes(stream->total_bytes())));
-  }
-  return stream->SetBudget(budget);
-}
 
 // The base that a run directory names; "" when `path` is no such directory.
 Result<std::string> BaseOfRun(const std::string& path) {
@@ -192,6 +116,7 @@ Result<std::unique_ptr<infer::Session>> OpenSession(Invocation& inv, const Model
   EW_ASSIGN(ExecContext * exec, inv.Exec());
   EW_ASSIGN(auto opened, infer::Session::Open(*exec, name, session));
   for (const std::string& note : opened->model().notes()) inv.console().Log("note: " + note);
+  EW_RETURN_IF_ERROR(SetContext(inv, *opened, limit, options, before));
   if (limit > 0) EW_RETURN_IF_ERROR(FitSession(inv, *opened, limit, options, before));
   return opened;
 }

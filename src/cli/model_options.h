@@ -20,7 +20,7 @@ struct ModelOptions {
   std::string adapter;
   std::string dtype = "as-stored";
   bool keep_quant = false;
-  int64_t max_context = 0;
+  int64_t max_context = 0;  // --ctx; 0: not given
   std::string cache_type = "f32";
   std::string memory;
   std::string weights_io = "cached";
@@ -28,7 +28,10 @@ struct ModelOptions {
   double early_stop = -1;  // probability; negative: as the run says
   int fake_quant = -1;     // bits; negative: as the run was tuned
   // What --memory has to leave room for beside the weights.
-  bool decodes = true;  // the keys and values of max_context tokens
+  bool decodes = true;  // the keys and values of the context
+  // Tokens that this takes where --ctx is not given, asked for once the model is open; empty:
+  // unknown, as many as the model knows or --memory allows.
+  std::function<Result<int64_t>(infer::Session&)> needed_context;
   // Tokens of the largest pass that only scores; empty: there is none.
   std::function<int64_t(const model::ModelConfig&)> scored;
   int64_t beside = 0;  // bytes that the command itself holds later

@@ -1,7 +1,10 @@
 #include "cli/sampling_options.h"
 
 #include <CLI/CLI.hpp>
+#include <limits>
 #include <random>
+
+#include "base/checked.h"
 
 namespace edgewise::cli {
 
@@ -23,6 +26,11 @@ void DeclareSampling(CLI::App& app, SamplingFlags& flags) {
       ->allow_extra_args(false);
   app.add_flag("--ignore-eos", flags.ignore_eos, "Go on after the end-of-sequence token");
   app.add_flag("--show-special", flags.show_special, "Show control tokens in the text");
+}
+
+int64_t ContextFor(std::span<const int32_t> prompt, const SamplingFlags& flags) {
+  return CheckedAdd(static_cast<int64_t>(prompt.size()), flags.max_tokens)
+      .value_or(std::numeric_limits<int64_t>::max());
 }
 
 infer::GenerateOptions MakeGenerateOptions(const SamplingFlags& flags,

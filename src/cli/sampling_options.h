@@ -1,7 +1,9 @@
 // Options of generation, shared by generate and chat.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,5 +31,8 @@ void DeclareSampling(CLI::App& app, SamplingFlags& flags);
 // Flags over the model's defaults. Without --seed a random one is drawn from the system.
 infer::GenerateOptions MakeGenerateOptions(const SamplingFlags& flags,
                                            const infer::GenerationDefaults& defaults);
+
+// Tokens of context that a prompt and --max-tokens behind it take.
+int64_t ContextFor(std::span<const int32_t> prompt, const SamplingFlags& flags);
 
 }  // namespace edgewise::cli

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 
+#include "base/checked.h"
 #include "data/packing.h"
 #include "eval/scorer.h"
 
@@ -30,6 +32,12 @@ std::string Strip(const std::string& text) {
   const size_t begin = text.find_first_not_of(" \t\r\n\v\f");
   if (begin == std::string::npos) return "";
   return text.substr(begin, text.find_last_not_of(" \t\r\n\v\f") + 1 - begin);
+}
+
+// Of an answer that is generated.
+int64_t MaxTokens(const Answer& answer, const DatasetOptions& options) {
+  return options.max_tokens > 0 ? options.max_tokens
+                                : static_cast<int64_t>(answer.gold.size()) + kExtraTokens;
 }
 
 // Counts an answer and keeps it when it is one of the first wrong ones.
@@ -132,9 +140,7 @@ Result<AnswerScore> ExactMatch(infer::Session& session, const std::vector<data::
     if (Cancelled(options)) return Interrupted();
     const std::optional<Answer> answer = LastAnswer(examples[i]);
     if (!answer) continue;
-    generate.max_tokens = options.max_tokens > 0
-                              ? options.max_tokens
-                              : static_cast<int64_t>(answer->gold.size()) + kExtraTokens;
+    generate.max_tokens = MaxTokens(*answer, options);
     EW_ASSIGN(const infer::Generation out, session.Generate(answer->prompt, generate));
     tally.AddDecoding(out);
     tally.Add(*answer, Strip(session.tokenizer().Decode(answer->gold, true)), Strip(out.text));
@@ -143,6 +149,32 @@ Result<AnswerScore> ExactMatch(infer::Session& session, const std::vector<data::
     }
   }
   return tally.Finish();
+}
+
+int64_t ContextForAnswers(const std::vector<data::Example>& examples,
+                          const DatasetOptions& options) {
+  int64_t longest = 0;
+  for (size_t i = 0; i < Limited(examples.size(), options.limit); ++i) {
+    const std::optional<Answer> answer = LastAnswer(examples[i]);
+    if (!answer) continue;
+    const auto prompt = static_cast<int64_t>(answer->prompt.size());
+    longest = std::max(longest, CheckedAdd(prompt, MaxTokens(*answer, options))
+                                    .value_or(std::numeric_limits<int64_t>::max()));
+  }
+  return longest;
+}
+
+int64_t ContextForLabels(const std::vector<data::Example>& examples,
+                         const DatasetOptions& options) {
+  size_t prompt = 0, gold = 0;
+  for (size_t i = 0; i < examples.size(); ++i) {
+    const std::optional<Answer> answer = LastAnswer(examples[i]);
+    if (!answer) continue;
+    gold = std::max(gold, answer->gold.size());
+    if (i < Limited(examples.size(), options.limit))
+      prompt = std::max(prompt, answer->prompt.size());
+  }
+  return static_cast<int64_t>(prompt + gold);
 }
 
 Result<AnswerScore> MatchLabels(infer::Session& session, const std::vector<data::Example>& examples,

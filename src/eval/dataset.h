@@ -60,6 +60,11 @@ struct AnswerScore {
 Result<AnswerScore> ExactMatch(infer::Session& session, const std::vector<data::Example>& examples,
                                const DatasetOptions& options);
 
+// Tokens of context that ExactMatch takes at most, and MatchLabels with the examples as labels.
+int64_t ContextForAnswers(const std::vector<data::Example>& examples,
+                          const DatasetOptions& options);
+int64_t ContextForLabels(const std::vector<data::Example>& examples, const DatasetOptions& options);
+
 // The answers that occur in `labels` are the choices; the one with the highest log-likelihood after
 // the prompt is the model's. Right is the example's own.
 Result<AnswerScore> MatchLabels(infer::Session& session, const std::vector<data::Example>& examples,

@@ -37,6 +37,16 @@ Result<EncodedQuestion> Encode(const text::Tokenizer& tokenizer, const Question&
   return out;
 }
 
+// Those that are scored: all, or the first of each group.
+std::vector<const Question*> Chosen(const std::vector<Question>& questions, int64_t limit) {
+  std::vector<const Question*> chosen;
+  std::map<std::string, int64_t> taken;
+  for (const Question& q : questions) {
+    if (limit <= 0 || taken[q.group]++ < limit) chosen.push_back(&q);
+  }
+  return chosen;
+}
+
 // Characters of a choice without the delimiter, as acc_norm counts them (code points).
 double Characters(const std::string& continuation) {
   const size_t begin = continuation.find_first_not_of(' ');
@@ -124,16 +134,27 @@ double BinaryStandardError(int64_t correct, int64_t n) {
   return std::sqrt(p * (1 - p) / static_cast<double>(n - 1));
 }
 
+Result<int64_t> ContextForQuestions(const text::Tokenizer& tokenizer,
+                                    const std::vector<Question>& questions,
+                                    const ChoiceOptions& options) {
+  size_t longest = 0;
+  for (const Question* question : Chosen(questions, options.limit)) {
+    EW_ASSIGN(const EncodedQuestion encoded, Encode(tokenizer, *question));
+    // An empty question begins with one token of its own.
+    const size_t context = std::max<size_t>(encoded.context.size(), 1);
+    for (const auto& continuation : encoded.continuations) {
+      longest = std::max(longest, context + continuation.size());
+    }
+  }
+  return static_cast<int64_t>(longest);
+}
+
 Result<ChoiceResult> ScoreQuestions(infer::Session& session, const std::vector<Question>& questions,
                                     const ChoiceOptions& options) {
   EW_ASSIGN(infer::TokenModel * decoder, session.decoder());
   const int64_t ctx =
       options.ctx > 0 ? std::min(options.ctx, decoder->max_context()) : decoder->max_context();
-  std::vector<const Question*> chosen;
-  std::map<std::string, int64_t> taken;
-  for (const Question& q : questions) {
-    if (options.limit <= 0 || taken[q.group]++ < options.limit) chosen.push_back(&q);
-  }
+  const std::vector<const Question*> chosen = Chosen(questions, options.limit);
   if (chosen.empty()) return BadInput("there are no questions");
 
   ChoiceScorer scorer(session, ctx);

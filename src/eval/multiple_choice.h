@@ -81,6 +81,11 @@ class ChoiceScorer {
 Result<ChoiceResult> ScoreQuestions(infer::Session& session, const std::vector<Question>& questions,
                                     const ChoiceOptions& options);
 
+// Tokens of context that the longest of these questions takes with its longest choice.
+Result<int64_t> ContextForQuestions(const text::Tokenizer& tokenizer,
+                                    const std::vector<Question>& questions,
+                                    const ChoiceOptions& options);
+
 // Standard error of a mean of n zeros and ones of which `correct` are ones, as the harness computes
 // it (sample standard deviation / sqrt(n)); 0 for n < 2.
 double BinaryStandardError(int64_t correct, int64_t n);

@@ -121,6 +121,12 @@ Status Session::OpenExits() {
   return Status::Ok();
 }
 
+void Session::LimitContext(int64_t tokens) {
+  options_.max_context = tokens;
+  decoder_.reset();
+  cached_.clear();
+}
+
 Result<TokenModel*> Session::decoder() {
   if (decoder_ == nullptr) {
     model::DecoderOptions options;

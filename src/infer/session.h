@@ -96,6 +96,8 @@ class Session {
   const model::ExitSet* exits() const { return exits_ ? &*exits_ : nullptr; }
   int activation_bits() const { return options_.activation_bits; }
   Voter* voter() { return voter_ ? &*voter_ : nullptr; }
+  // Decodes in a context of so many tokens from here on; forgets what the decoder has read.
+  void LimitContext(int64_t tokens);
   // Created on first use. Shares the session's cache: Generate reuses what is in it.
   Result<TokenModel*> decoder();
 

@@ -84,8 +84,38 @@ EOP
 stated generate generate "$WORK/exits" --prompt the --max-tokens 4 --ctx 64
 stated eval eval "$WORK/exits" --data "$WORK/data.jsonl"
 stated fixed eval "$model" --data "$WORK/data.jsonl" --protocol fixed --ctx 64
-run 1 positions eval "$model" --data "$WORK/data.jsonl" --task exact-match --ctx 9999999
-says positions "positions"
+# A context that the model does not know is wrong use, whatever the limit.
+for command in "eval --task exact-match --data $WORK/data.jsonl" \
+  "eval --protocol fixed --data $WORK/data.jsonl" "generate --prompt the" chat; do
+  run 1 positions $command -m "$model" --ctx 9999999 --memory 200MiB
+  says positions "positions"
+done
+# Of a long context as much is planned as prompt and answer take, or, in a conversation, as fits.
+mkdir "$WORK/long"
+cp "$model"/* "$WORK/long"
+sed -i 's/\("max_position_embeddings": *\)[0-9]*/\1131072/' "$WORK/long/config.json"
+grep -q 131072 "$WORK/long/config.json" || fail "the context is not long"
+printf '{"prompt": "the of", "completion": "a"}\n' >"$WORK/answers.jsonl"
+printf '{"question": "the of", "choices": ["a", "to"], "answer": 1}\n' >"$WORK/questions.jsonl"
+run 0 needed generate "$WORK/long" --prompt "the of and" --max-tokens 4 --memory 110MiB
+run 0 one_turn chat "$WORK/long" --prompt "the of and" --max-tokens 4 --memory 110MiB
+run 0 answers eval "$WORK/long" --data "$WORK/answers.jsonl" --task exact-match --memory 110MiB
+run 0 questions eval "$WORK/long" --task "$WORK/questions.jsonl" --memory 110MiB
+run 3 unneeded generate "$WORK/long" --prompt "the of and" --max-tokens 100000 --memory 110MiB
+says unneeded "--max-tokens"
+for limit in 110 200 400; do
+  python3 - "$limit" "$EDGEWISE" chat "$WORK/long" --max-tokens 4 --memory ${limit}MiB \
+    2>"$WORK/talk.err" <<'EOP' || fail "chat within $limit MiB: $(tail -1 "$WORK/talk.err")"
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+process.stdin.write(b"the of and\n")
+process.stdin.close()
+_, status, usage = os.wait4(process.pid, 0)
+print(f"chat: limit {sys.argv[1]}, measured {usage.ru_maxrss / 1024:.1f} MiB")
+sys.exit(status != 0 or usage.ru_maxrss > int(sys.argv[1]) << 10)
+EOP
+  says talk "so that it fits --memory"
+done
 # Scoring needs no keys and values: what decoding the whole context takes is not asked for.
 check fixed "int(j['error']['message'].split('--memory ')[1].split('MiB')[0]) < 100"
 # What the layers keep of larger micro-batches fits with some of it on disk only, which is said
