@@ -59,14 +59,15 @@ const char* GroupOf(const std::string& name) {
 }
 
 // `man COMMAND` prints a page, `man -o DIR` writes all of them.
-Status WriteManPages(const ProgramDoc& program, const std::string& topic, const std::string& dir) {
+Status WriteManPages(const ProgramDoc& program, const std::string& topic, const std::string& dir,
+                     Console& console) {
   if (dir.empty()) {
     const auto found = std::find_if(program.commands.begin(), program.commands.end(),
                                     [&](const CommandDoc& c) { return c.name == topic; });
     if (!topic.empty() && found == program.commands.end()) {
       return InvalidArgument("no command '" + topic + "'");
     }
-    fmt::print("{}", ManPage(program, topic.empty() ? nullptr : &*found));
+    console.Text(ManPage(program, topic.empty() ? nullptr : &*found));
     return Status::Ok();
   }
   Env& env = PosixEnv();
@@ -116,7 +117,7 @@ Status RunCommand(Command& command, CLI::App& app, CommonOptions& common, Consol
 
 // What stands under an error of wrong use.
 void PrintHelpHint(const std::string& command) {
-  fmt::print(stderr, "'edgewise {} --help' lists the options\n", command);
+  WriteStderr(fmt::format("'edgewise {} --help' lists the options\n", command));
 }
 
 // --json anywhere on the command line, for errors found before options are known.
@@ -153,9 +154,9 @@ int Main(int argc, char** argv) {
     names.push_back(command->name());
   }
   std::string help_topic;
+  Console words(false, false);  // of what is printed without a command
   CLI::App* help = app.add_subcommand("help", "Explain a command");
   help->add_option("command", help_topic, "Command to explain");
-  names.push_back("help");
   std::string shell, man_topic, man_dir;
   CLI::App* completion = app.add_subcommand("completion", "Shell completion, to be sourced");
   completion->add_option("shell", shell, "bash, zsh or fish")
@@ -166,8 +167,11 @@ int Main(int argc, char** argv) {
   man->add_option("-o,--output", man_dir, "Write all pages into this directory");
   for (CLI::App* sub : {help, completion, man}) {
     sub->group("Help");
-    if (sub != help) names.push_back(sub->get_name());
+    if (sub == help) continue;
+    apps.push_back(sub);
+    names.push_back(sub->get_name());
   }
+  names.push_back("help");
 
   try {
     app.parse(argc, argv);
@@ -183,25 +187,22 @@ int Main(int argc, char** argv) {
   if (help->parsed()) {
     const auto found = std::find(names.begin(), names.end(), help_topic);
     if (help_topic.empty() || help_topic == "help") {
-      fmt::print("{}", app.help());
-      return 0;
+      words.Text(app.help());
+    } else if (found != names.end()) {
+      words.Text(apps[static_cast<size_t>(found - names.begin())]->help());
+    } else {
+      return words.Finish(InvalidArgument(
+          fmt::format("no command '{}'{}", help_topic, DidYouMean(help_topic, names))));
     }
-    if (found != names.end()) {
-      fmt::print("{}", apps[static_cast<size_t>(found - names.begin())]->help());
-      return 0;
-    }
-    return Console(false, false)
-        .Finish(InvalidArgument(
-            fmt::format("no command '{}'{}", help_topic, DidYouMean(help_topic, names))));
+    return words.Finish(Status::Ok());
   }
 
   if (completion->parsed()) {
-    fmt::print("{}", CompletionScript(Describe(app, EDGEWISE_VERSION), shell));
-    return 0;
+    words.Text(CompletionScript(Describe(app, EDGEWISE_VERSION), shell));
+    return words.Finish(Status::Ok());
   }
   if (man->parsed()) {
-    return Console(false, false)
-        .Finish(WriteManPages(Describe(app, EDGEWISE_VERSION), man_topic, man_dir));
+    return words.Finish(WriteManPages(Describe(app, EDGEWISE_VERSION), man_topic, man_dir, words));
   }
 
   for (size_t i = 0; i < commands.size(); ++i) {
@@ -217,7 +218,7 @@ int Main(int argc, char** argv) {
 
   const std::vector<std::string> rest = app.remaining();
   if (rest.empty()) {
-    fmt::print(stderr, "{}", app.help());
+    WriteStderr(app.help());
     return ExitCode(StatusCode::kInvalidArgument);
   }
   return Console(WantsJson(argc, argv), false)

@@ -57,7 +57,7 @@ class Chat : public Command {
     if (terminal) console.Log("Enter a message; an empty line or Ctrl-D ends the chat.");
     std::string line;
     while (!inv.stop().load()) {
-      if (terminal) fmt::print(stderr, "> ");
+      if (terminal) WriteStderr("> ");
       if (!std::getline(std::cin, line) || line.empty()) break;
       EW_RETURN_IF_ERROR(Turn(inv, *session, chat, line, /*single=*/false));
     }

@@ -161,10 +161,7 @@ class Tune : public Command {
                                                {"threads", exec->threads()}}}});
 
     report::Progress progress(ProgressFor(console, flags_.no_progress, plan.memory_limit),
-                              [](std::string_view text) {
-                                fmt::print(stderr, "{}", text);
-                                std::fflush(stderr);
-                              });
+                              [](std::string_view text) { WriteStderr(text); });
     tune::TrainHooks hooks;
     hooks.on_event = [&](const report::Event& event) { progress.On(event); };
     hooks.stop = &inv.stop();

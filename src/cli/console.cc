@@ -56,6 +56,11 @@ int ExitCode(StatusCode code) {
   return 70;
 }
 
+void WriteStderr(std::string_view text) noexcept {
+  (void)std::fwrite(text.data(), 1, text.size(), stderr);
+  (void)std::fflush(stderr);
+}
+
 bool Console::Write(std::string_view text) {
   if (stdout_closed_) return false;
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
@@ -73,10 +78,7 @@ void Console::Log(std::string_view line) {
   if (!quiet_) Warn(line);
 }
 
-void Console::Warn(std::string_view line) {
-  fmt::print(stderr, "{}\n", line);
-  std::fflush(stderr);
-}
+void Console::Warn(std::string_view line) { WriteStderr(std::string(line) + "\n"); }
 
 void Console::SetResult(OrderedJson result, std::string text) {
   result_ = std::move(result);
@@ -103,7 +105,7 @@ int Console::Finish(const Status& status) {
   if (outcome.ok() && stdout_closed_) {
     outcome = {StatusCode::kSaveFailed, "the result could not be written to stdout"};
   }
-  if (!outcome.ok()) fmt::print(stderr, "error: {}\n", OneLine(outcome.message()));
+  if (!outcome.ok()) WriteStderr("error: " + OneLine(outcome.message()) + "\n");
   return ExitCode(outcome.code());
 }
 

@@ -14,6 +14,10 @@ namespace edgewise::cli {
 // memory limit, 4 interrupted with state saved, 5 finished but a save failed, 70 a bug of ours.
 int ExitCode(StatusCode code);
 
+// To stderr at once. What cannot be written (a full disk, a terminal that went away) is dropped: no
+// work is given up for the lack of a listener.
+void WriteStderr(std::string_view text) noexcept;
+
 class Console {
  public:
   Console(bool json, bool quiet) : json_(json), quiet_(quiet) {}

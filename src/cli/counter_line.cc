@@ -28,7 +28,7 @@ CounterLine::CounterLine(Console& console, std::string label, std::string figure
       last_(start_) {}
 
 CounterLine::~CounterLine() {
-  if (open_) fmt::print(stderr, "\n");
+  if (open_) WriteStderr("\n");
 }
 
 void CounterLine::Update(int64_t done, int64_t total, double value) {
@@ -44,8 +44,7 @@ void CounterLine::Update(int64_t done, int64_t total, double value) {
     line += "  eta " +
             FormatSeconds(elapsed / static_cast<double>(done) * static_cast<double>(total - done));
   }
-  fmt::print(stderr, "{}{}{}", live_ ? "\r" : "", line, live_ ? "\x1b[K" : "\n");
-  std::fflush(stderr);
+  WriteStderr(live_ ? "\r" + line + "\x1b[K" : line + "\n");
   open_ = live_;
 }
 

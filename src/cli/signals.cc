@@ -1,3 +1,6 @@
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdlib>
 
@@ -37,6 +40,14 @@ const std::atomic<bool>& StopFlag() {
   }();
   (void)caught;
   return stop_requested;
+}
+
+void HoldStandardStreams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(stream, F_GETFD) != -1) continue;
+    // The lowest number that is free, which is this one. Writing to it fails.
+    (void)::open("/dev/null", O_RDONLY);
+  }
 }
 
 void IgnoreClosedPipes() { std::signal(SIGPIPE, SIG_IGN); }

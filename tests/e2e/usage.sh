@@ -15,6 +15,14 @@ for command in "" tune eval generate chat merge export profile compress plan dev
   long=$(awk 'length($0) > 80' "$WORK/help_$command.out" | head -3)
   [ -z "$long" ] || fail "help $command has lines of more than 80 columns: $long"
 done
+for command in help completion man; do
+  run 0 "help_$command" help $command
+done
+for words in "help tune" "man tune" "completion bash"; do
+  "$EDGEWISE" $words >/dev/full 2>"$WORK/full.err"
+  code=$?
+  [ $code = 5 ] || fail "$words to a full disk: exit code $code"
+done
 for group in "Data and run:" "What is trained:" "Learning:" "Every command:"; do
   grep -q "^$group" "$WORK/help_tune.out" || fail "help tune has no group '$group'"
 done
@@ -102,6 +110,18 @@ wait $pid
 code=$?
 [ $code = 143 ] || fail "SIGTERM to bench kernels: exit code $code, expected 143"
 
+# What nobody reads or can hold does not end the work, and no file takes the place of a stream.
+for stream in "2>/dev/full" "2>&-" "0<&- 1>&- 2>&-"; do
+  bash -c '"$0" tokenize --text x '"$stream" "$EDGEWISE"
+  code=$?
+  [ $code = 1 ] || fail "wrong use with $stream: exit code $code"
+done
+bash -c '"$0" tokenize models/hearth-10m --text the --json 2>&-' "$EDGEWISE" >"$WORK/unheard.out" ||
+  fail "a closed stderr is an error"
+check unheard "len(j['ids']) > 0"
+bash -c '"$0" tokenize models/hearth-10m --text the --json 1>&-' "$EDGEWISE" 2>/dev/null
+code=$?
+[ $code = 5 ] || fail "a closed stdout: exit code $code"
 # A closed stdout is noticed, not a crash.
 "$EDGEWISE" tokenize --help >/dev/full 2>/dev/null
 code=$?
