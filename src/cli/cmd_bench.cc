@@ -4,48 +4,25 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <functional>
-#include <numeric>
 
-#include "base/rng.h"
 #include "base/units.h"
 #include "cli/bench_edge.h"
 #include "cli/bench_kernels.h"
 #include "cli/bench_parts.h"
+#include "cli/bench_runs.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "compress/compress_linear.h"
 #include "exec/memory.h"
-#include "infer/token_model.h"
 #include "kernels/matmul.h"
-#include "model/decoder.h"
-#include "model/flops.h"
+#include "model/matrix_form.h"
 #include "model/random_packed_model.h"
-#include "model/workload.h"
-#include "tune/model_method.h"
-#include "tune/optimizer.h"
 
 namespace edgewise::cli {
 namespace {
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::vector<int32_t> RandomTokens(int64_t n, int64_t vocab, uint64_t seed) {
-  Rng rng(seed, RngStream::kTest);
-  std::vector<int32_t> ids(static_cast<size_t>(n));
-  for (int32_t& id : ids) {
-    id = static_cast<int32_t>(rng.NextBelow(static_cast<uint64_t>(vocab)));
-  }
-  return ids;
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
 }
 
 // GFLOP/s of an fp32 matrix product whose operands stay in cache: what the share of peak is of. The
@@ -80,16 +57,20 @@ class Bench : public Command {
         "instead of --shape");
     AddSize(app, "--memory", memory_,
             "tune --method edge --base: most resident memory; weights are read as needed");
-    app.add_option("--method", method_, "tune: edge, lora, last-n or full")
+    app.add_option("--method", runs_.method, "tune: edge, lora, last-n or full")
         ->check(CLI::IsMember({"edge", "lora", "last-n", "full"}))
         ->capture_default_str();
-    app.add_option("--last-layers", last_layers_, "tune --method last-n: layers")
+    app.add_option("--last-layers", runs_.last_layers, "tune --method last-n: layers")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
-    app.add_option("--rank,--lora-rank", rank_,
+    app.add_option("--rank,--lora-rank", runs_.rank,
                    "tune: LoRA rank on all linears (default: 8; edge: 32)")
         ->check(CLI::PositiveNumber);
+    const size_t before = app.get_options().size();
     DeclareEdge(app, edge_.edge);
+    for (size_t i = before; i < app.get_options().size(); ++i) {
+      edge_names_.push_back("--" + app.get_options()[i]->get_lnames().front());
+    }
     given_ = [&app](const char* name) { return app.get_option(name)->count() > 0; };
     app.add_option("--epochs", edge_.epochs, "tune --method edge: passes over the documents")
         ->check(CLI::PositiveNumber)
@@ -107,16 +88,16 @@ class Bench : public Command {
                    "of the gradient")
         ->check(CLI::Range(0.0, 0.99))
         ->capture_default_str();
-    app.add_option("--vote", vote_exits_, "decode: so many exits that vote on every token")
+    app.add_option("--vote", runs_.vote_exits, "decode: so many exits that vote on every token")
         ->check(CLI::Range(0, 64));
-    app.add_flag("--recompute,--gradient-checkpointing", recompute_,
+    app.add_flag("--recompute,--gradient-checkpointing", runs_.recompute,
                  "tune: keep layer inputs only");
-    app.add_option("--steps", steps_,
+    app.add_option("--steps", runs_.steps,
                    "Measured steps (tune; edge: --documents and --epochs), runs (prefill) or "
                    "tokens (decode)")
-        ->check(CLI::PositiveNumber);
-    app.add_option("--seq,--tokens", tokens_, "Tokens of a step, a prompt, or of context")
-        ->check(CLI::PositiveNumber)
+        ->check(CLI::Range(1, 1 << 24));
+    app.add_option("--seq,--tokens", runs_.tokens, "Tokens of a step, a prompt, or of context")
+        ->check(CLI::Range(1, 1 << 24))
         ->capture_default_str();
     app.add_option("--dtype", dtype_, "Type of the weights: fp32, bf16 or fp16")
         ->capture_default_str();
@@ -136,27 +117,25 @@ class Bench : public Command {
     app.add_option("--embedding-bits", embedding_bits_, "Packed: embedding and head, 4 or 8")
         ->check(CLI::IsMember({4, 8}))
         ->capture_default_str();
-    app.add_option("--cache-type", cache_type_, "prefill, decode: f32, f16, int8 or int4")
+    app.add_option("--cache-type", runs_.cache_type, "prefill, decode: f32, f16, int8 or int4")
         ->capture_default_str();
     app.add_option("--filter", kernels_.filter, "kernels: extended regular expression on names");
     app.add_option("--min-time", kernels_.min_seconds, "kernels: seconds of each measurement")
         ->check(CLI::Range(0.001, 60.0))
         ->capture_default_str();
-    app.add_option("--seed", seed_, "Of the weights and tokens")->capture_default_str();
+    app.add_option("--seed", runs_.seed, "Of the weights and tokens")->capture_default_str();
   }
 
   Status Run(Invocation& inv) override {
     if (what_.empty())
       return InvalidArgument("say what to measure: kernels, tune, prefill or decode");
+    EW_RETURN_IF_ERROR(CheckScopes());
     if (what_ == "kernels") {
       kernels_.shape = shape_;
       return RunBenchKernels(inv, kernels_);
     }
     if (shape_.empty() == base_.empty()) {
       return InvalidArgument("name a shape (--shape) or a directory (--base)");
-    }
-    if (!memory_.empty() && (base_.empty() || what_ != "tune" || method_ != "edge")) {
-      return InvalidArgument("--memory is for bench tune --method edge --base DIR");
     }
     Result<model::StorageDType> storage = model::ParseStorageDType(dtype_);
     if (!storage.ok()) return InvalidArgument("--dtype: " + storage.status().message());
@@ -170,15 +149,76 @@ class Bench : public Command {
         fmt::format("{}{}: {} parameters, {} threads, {}", shape_, base_,
                     FormatCount(static_cast<double>(model->config().parameter_count())),
                     ctx_->threads(), IsaName(ctx_->isa())));
-    if (what_ == "tune") return method_ == "edge" ? RunEdge(inv, *model) : RunTune(inv, *model);
-    return what_ == "prefill" ? RunPrefill(inv, *model) : RunDecode(inv, *model);
+    Result<BenchRun> run = what_ == "prefill"       ? BenchPrefill(inv, *model, runs_)
+                           : what_ == "decode"      ? BenchDecode(inv, *model, runs_)
+                           : runs_.method == "edge" ? RunEdge(inv, *model)
+                                                    : BenchTune(inv, *model, runs_);
+    if (!run.ok()) return run.status();
+    return Report(inv, *model, *run);
   }
 
  private:
+  // An option that says nothing about what is measured would be believed to.
+  Status CheckScopes() const {
+    const bool whole = what_ != "kernels", tune = what_ == "tune", decode = what_ == "decode";
+    const bool edge = tune && runs_.method == "edge", made = whole && base_.empty();
+    const struct {
+      bool holds;
+      const char* what;
+      std::vector<std::string> options;
+    } scopes[] = {
+        {!whole, "bench kernels", {"--filter", "--min-time"}},
+        {whole, "bench tune, prefill and decode", {"--base", "--seq", "--seed"}},
+        {whole && !edge,
+         "prefill, decode and the other methods of tune (--method lora, ...): edge makes --epochs "
+         "passes over --documents",
+         {"--steps"}},
+        {tune, "bench tune", {"--method", "--recompute"}},
+        {edge,
+         "bench tune --method edge",
+         {"--epochs", "--documents", "--supervised", "--head-skip"}},
+        {edge, "bench tune --method edge", edge_names_},
+        {edge && !made, "bench tune --method edge --base DIR", {"--memory"}},
+        {tune && runs_.method == "last-n", "bench tune --method last-n", {"--last-layers"}},
+        {tune ? runs_.method != "full" : decode && runs_.vote_exits > 0,
+         "bench tune with LoRA and bench decode --vote",
+         {"--rank"}},
+        {decode, "bench decode", {"--vote"}},
+        {whole && !tune, "bench prefill and decode", {"--cache-type"}},
+        {made, "the weights of a --shape", {"--bits"}},
+        {made && bits_ == 0, "the weights of a --shape without --bits", {"--dtype"}},
+        {made && bits_ != 0,
+         "packed weights of a --shape (--bits)",
+         {"--sparsity", "--pattern", "--group", "--act-group", "--embedding-bits"}}};
+    for (const auto& scope : scopes) {
+      for (const std::string& option : scope.options) {
+        if (scope.holds || !given_(option.c_str())) continue;
+        return InvalidArgument(fmt::format("{} is for {}", option, scope.what));
+      }
+    }
+    return Status::Ok();
+  }
+
+  // Of the weights of all linears, zeros counted as weights.
+  static Result<double> AverageBits(const model::Model& model) {
+    double bits = 0, weights = 0;
+    for (int32_t layer = 0; layer < model.config().num_layers(); ++layer) {
+      for (const model::LinearKind kind : model::kAllLinears) {
+        EW_ASSIGN(const model::MatrixForm form,
+                  model::FormOf(model, {model::WeightRole::kLinear, layer, kind}));
+        const model::LinearShape shape = model::ShapeOf(model.config(), kind);
+        const double count = static_cast<double>(shape.in) * static_cast<double>(shape.out);
+        bits += form.bits * count;
+        weights += count;
+      }
+    }
+    return bits / weights;
+  }
+
   Result<std::unique_ptr<model::Model>> Made(DType dtype) const {
     Result<model::ModelConfig> config = model::NamedShape(shape_);
     if (!config.ok()) return InvalidArgument("--shape: " + config.status().message());
-    return bits_ == 0 ? model::Model::Random(*config, seed_, dtype) : Packed(*config);
+    return bits_ == 0 ? model::Model::Random(*config, runs_.seed, dtype) : Packed(*config);
   }
 
   Result<std::unique_ptr<model::Model>> Opened() {
@@ -201,209 +241,63 @@ class Bench : public Command {
     if (act_group_ >= 0) options.linears.act_group = act_group_;
     options.density = 1 - sparsity_;
     options.embedding_bits = options.head_bits = embedding_bits_;
-    options.seed = seed_;
+    options.seed = runs_.seed;
     return model::MakeRandomPackedModel(config, options);
   }
 
   // The figure is of the whole run: making the trunk's states is part of it.
-  Status RunEdge(Invocation& inv, const model::Model& model) {
-    edge_.rank = rank_ == kDefaultRank ? 0 : rank_;
-    if (steps_ > 0) {
-      return InvalidArgument(
-          "--steps is for the other methods (--method lora, ...): edge makes --epochs passes over "
-          "--documents");
-    }
+  Result<BenchRun> RunEdge(Invocation& inv, const model::Model& model) {
+    edge_.rank = runs_.rank;
     if (!edge_.edge.distill.empty()) return InvalidArgument("--distill is for tune");
     if (edge_.edge.paper_mode) {
       SetPaperMode(given_, &edge_.edge);
-      if (rank_ == kDefaultRank) edge_.rank = 8;
+      if (edge_.rank == 0) edge_.rank = 8;
       if (!given_("--head-skip")) edge_.head_skip = 0;
     }
-    edge_.tokens = tokens_;
-    edge_.recompute = recompute_;
-    edge_.seed = seed_;
+    edge_.tokens = runs_.tokens;
+    edge_.recompute = runs_.recompute;
+    edge_.seed = runs_.seed;
     EW_ASSIGN(EdgeBenchResult r, RunEdgeBench(inv, model, edge_));
-    compare_ = [this, described = r.last_window, times = r.times, steps = r.timed_steps] {
+    BenchRun out;
+    out.tokens = r.tokens;
+    out.seconds = {r.seconds};
+    out.flops = r.flops;
+    out.peak_bytes = r.peak_bytes;
+    out.details = std::move(r.details);
+    out.details["method"] = runs_.method;
+    out.details["run_seconds"] = r.seconds;
+    out.details["step_seconds_median"] = Median(r.step_seconds);
+    out.compare = [this, described = r.last_window, times = r.times, steps = r.timed_steps] {
       return ComparePrediction(*ctx_, described, times, steps);
     };
-    r.details["method"] = method_;
-    r.details["run_seconds"] = r.seconds;
-    r.details["step_seconds_median"] = Median(r.step_seconds);
-    return Report(inv, model, r.tokens, {r.seconds}, r.flops, std::move(r.details), r.peak_bytes);
+    return out;
   }
 
-  Status RunTune(Invocation& inv, model::Model& model) {
-    tune::ModelMethodOptions options;
-    EW_ASSIGN(options.kind, tune::ParseMethod(method_));
-    const int64_t rank = rank_ == kDefaultRank ? 8 : rank_;
-    options.lora.r = rank;
-    options.lora.lora_alpha = static_cast<double>(2 * rank);
-    options.lora.targets = formats::LoraConfig::Targets::kAllLinear;
-    options.last_layers = std::min(last_layers_, model.config().num_layers());
-    options.recompute = recompute_;
-    model::PartTimes times;
-    options.times = &times;
-    EW_ASSIGN(auto method, tune::ModelMethod::Create(*ctx_, model, options, tokens_));
-    tune::AdamW optimizer({}, method->params());
-
-    TokenBatch batch;
-    batch.ids = RandomTokens(tokens_, model.config().vocab, seed_);
-    batch.positions.resize(batch.ids.size());
-    std::iota(batch.positions.begin(), batch.positions.end(), 0);
-    batch.first_key.assign(batch.ids.size(), 0);
-    batch.targets.assign(batch.ids.begin() + 1, batch.ids.end());
-    batch.targets.push_back(TokenBatch::kNoTarget);
-
-    const int64_t steps = steps_ > 0 ? steps_ : 5;
-    std::vector<double> seconds;
-    std::vector<double> losses;
-    // The first step plans and touches every buffer; it is not counted.
-    for (int64_t step = 0; step <= steps; ++step) {
-      if (inv.stop().load()) return {StatusCode::kInterrupted, "stopped"};
-      const double start = Now();
-      std::vector<int32_t> active;
-      EW_RETURN_IF_ERROR(method->BeginStep(step, &active));
-      EW_ASSIGN(const tune::LossSum loss,
-                method->Micro(batch, {.step = step,
-                                      .micro = 0,
-                                      .seed = seed_,
-                                      .grad_scale = 1.0 / static_cast<double>(tokens_ - 1)}));
-      {
-        const model::PartTimer timer(&times, plan::KernelKind::kOptimizer);
-        const double norm = optimizer.GradNorm(*ctx_, active);
-        optimizer.Step(*ctx_, active, 1e-4, optimizer.ClipCoefficient(norm));
-      }
-      EW_RETURN_IF_ERROR(method->EndStep(step, loss, true));
-      if (step > 0) seconds.push_back(Now() - start);
-      if (step == 0) times = {};
-      losses.push_back(loss.mean());
-    }
-    model::StepWorkOptions work;
-    work.tokens = tokens_;
-    work.supervised = tokens_ - 1;
-    work.run = {0, model.config().num_layers()};
-    work.full = options.kind == tune::MethodKind::kFull;
-    work.train_from = options.kind == tune::MethodKind::kLastN
-                          ? model.config().num_layers() - options.last_layers
-                          : 0;
-    work.lora_rank = work.full ? 0 : rank;
-    work.recompute = recompute_;
-    OrderedJson extra;
-    extra["method"] = method_;
-    extra["loss_first"] = losses.front();
-    extra["loss_last"] = losses.back();
-    extra["planned_bytes"] = method->MemoryNeeded().total();
-    model::WorkloadOptions step;
-    EW_ASSIGN(step.method, model::ParseWorkloadMethod(method_));
-    step.tokens = tokens_;
-    step.supervised = static_cast<double>(tokens_ - 1) / static_cast<double>(tokens_);
-    step.rank = rank;
-    step.last_layers = options.last_layers;
-    step.recompute = recompute_;
-    EW_ASSIGN(const plan::Workload described, model::DescribeStep(model.config(), &model, step));
-    compare_ = [this, described, times, steps] {
-      return ComparePrediction(*ctx_, described, times, steps);
-    };
-    return Report(inv, model, tokens_, seconds, model::CountStep(model.config(), work).total(),
-                  std::move(extra));
-  }
-
-  Status RunPrefill(Invocation& inv, const model::Model& model) {
-    model::DecoderOptions options;
-    options.max_context = tokens_;
-    options.prefill_chunk = std::min<int64_t>(tokens_, 512);
-    EW_ASSIGN(options.kv_form, model::ParseKvForm(cache_type_).WithContext("--cache-type"));
-    EW_ASSIGN(auto decoder, model::Decoder::Create(*ctx_, model, options));
-    const std::vector<int32_t> ids = RandomTokens(tokens_, model.config().vocab, seed_);
-    const int64_t runs = steps_ > 0 ? steps_ : 5;
-    std::vector<double> seconds;
-    for (int64_t run = 0; run <= runs; ++run) {
-      if (inv.stop().load()) return {StatusCode::kInterrupted, "stopped"};
-      decoder->Truncate(0);
-      const double start = Now();
-      EW_RETURN_IF_ERROR(decoder->Prefill(ids).status());
-      if (run > 0) seconds.push_back(Now() - start);
-    }
-    model::StepWorkOptions work;
-    work.tokens = tokens_;
-    work.supervised = 1;  // logits of the last token
-    work.run = {0, model.config().num_layers()};
-    work.train_from = work.run.end;
-    OrderedJson extra;
-    extra["kv_bytes"] = decoder->kv_bytes();
-    return Report(inv, model, tokens_, seconds, model::CountStep(model.config(), work).total(),
-                  std::move(extra));
-  }
-
-  Status RunDecode(Invocation& inv, const model::Model& model) {
-    const int64_t steps = steps_ > 0 ? steps_ : 32;
-    model::DecoderOptions options;
-    options.max_context = tokens_ + steps + 1;
-    EW_ASSIGN(options.kv_form, model::ParseKvForm(cache_type_).WithContext("--cache-type"));
-    std::optional<model::ExitSet> exits;
-    std::optional<infer::Voter> voter;
-    std::unique_ptr<infer::TokenModel> decoder;
-    int64_t kv_bytes = 0;
-    if (vote_exits_ > 0) {
-      EW_ASSIGN(exits, model::ExitSet::Random(model.config(), vote_exits_,
-                                              rank_ == kDefaultRank ? 8 : rank_, seed_));
-      infer::VotePolicy policy;
-      policy.config.rule = vote::Rule::kWeighted;
-      policy.config.temperatures.assign(static_cast<size_t>(vote_exits_), 1.0);
-      policy.config.weights.assign(static_cast<size_t>(vote_exits_),
-                                   1.0 / static_cast<double>(vote_exits_));
-      voter.emplace(*ctx_, std::move(policy), static_cast<int>(vote_exits_), model.config().vocab);
-      EW_ASSIGN(auto forked, model::ForkedDecoder::Create(*ctx_, model, *exits, options));
-      kv_bytes = forked->kv_bytes();
-      decoder = std::make_unique<infer::VotingTokenModel>(std::move(forked), *voter);
-    } else {
-      EW_ASSIGN(auto plain, model::Decoder::Create(*ctx_, model, options));
-      kv_bytes = plain->kv_bytes();
-      decoder = std::make_unique<infer::PlainTokenModel>(std::move(plain));
-    }
-    const std::vector<int32_t> ids = RandomTokens(tokens_ + steps + 1, model.config().vocab, seed_);
-    const std::span<const int32_t> all(ids);
-    EW_RETURN_IF_ERROR(decoder->Prefill(all.first(static_cast<size_t>(tokens_))).status());
-    std::vector<double> seconds;
-    for (int64_t i = 0; i <= steps; ++i) {
-      if (inv.stop().load()) return {StatusCode::kInterrupted, "stopped"};
-      const double start = Now();
-      EW_RETURN_IF_ERROR(decoder->Step(ids[static_cast<size_t>(tokens_ + i)]).status());
-      if (i > 0) seconds.push_back(Now() - start);
-    }
-    OrderedJson extra;
-    extra["kv_bytes"] = kv_bytes;
-    if (vote_exits_ > 0) extra["vote_exits"] = vote_exits_;
-    extra["weight_gbytes_per_second"] =
-        static_cast<double>(model.weight_bytes()) / Median(seconds) * 1e-9;
-    return Report(inv, model, 1, seconds, model::DecodeFlops(model.config(), tokens_ + steps / 2),
-                  std::move(extra));
-  }
-
-  Status Report(Invocation& inv, const model::Model& model, int64_t tokens,
-                const std::vector<double>& seconds, double flops, OrderedJson extra,
-                int64_t peak_bytes = 0) {
+  Status Report(Invocation& inv, const model::Model& model, const BenchRun& run) {
     // Memory first: the measurement of the peak takes some of its own.
-    if (peak_bytes == 0) peak_bytes = ReadProcessMemory().peak_rss_bytes;
-    const double median = Median(seconds);
-    const double gflops = flops / median * 1e-9;
+    const int64_t peak_bytes =
+        run.peak_bytes > 0 ? run.peak_bytes : ReadProcessMemory().peak_rss_bytes;
+    const double median = Median(run.seconds);
+    const double gflops = run.flops / median * 1e-9;
     const double peak = MeasurePeakGflops(*ctx_);
     OrderedJson json;
     json["bench"] = what_;
     json["shape"] = base_.empty() ? shape_ : base_;
-    json["tokens_per_second"] = static_cast<double>(tokens) / median;
+    json["tokens_per_second"] = static_cast<double>(run.tokens) / median;
     json["peak_rss_bytes"] = peak_bytes;
     json["gflops"] = gflops;
     json["share_of_peak"] = gflops / peak;
     json["peak_gflops"] = peak;
-    json["tokens"] = tokens;
+    json["tokens"] = run.tokens;
     json["seconds_median"] = median;
-    json["seconds_min"] = *std::min_element(seconds.begin(), seconds.end());
-    json["seconds_max"] = *std::max_element(seconds.begin(), seconds.end());
-    json["repeats"] = seconds.size();
+    json["seconds_min"] = *std::min_element(run.seconds.begin(), run.seconds.end());
+    json["seconds_max"] = *std::max_element(run.seconds.begin(), run.seconds.end());
+    json["repeats"] = run.seconds.size();
     json["weight_bytes"] = model.weight_bytes();
-    if (bits_ == 0) {
-      if (base_.empty()) json["dtype"] = dtype_;
+    if (!base_.empty()) {
+      EW_ASSIGN(json["average_bits"], AverageBits(model));
+    } else if (bits_ == 0) {
+      json["dtype"] = dtype_;
     } else {
       json["bits"] = bits_;
       json["sparsity"] = sparsity_;
@@ -413,10 +307,10 @@ class Bench : public Command {
     json["threads"] = ctx_->threads();
     json["isa"] = IsaName(ctx_->isa());
     json["cpu"] = ctx_->cpu().name;
-    for (auto& [key, value] : extra.items()) json[key] = value;
+    for (auto& [key, value] : run.details.items()) json[key] = value;
     // Last, since it takes memory and time of its own.
-    if (compare_) {
-      EW_ASSIGN(const OrderedJson compared, compare_());
+    if (run.compare) {
+      EW_ASSIGN(const OrderedJson compared, run.compare());
       for (auto& [key, value] : compared.items()) json[key] = value;
     }
     inv.console().SetResult(std::move(json));
@@ -425,18 +319,13 @@ class Bench : public Command {
 
   ExecContext* ctx_ = nullptr;
   GivenFn given_;
-  static constexpr int64_t kDefaultRank = 0;
+  std::vector<std::string> edge_names_;  // of the options that only method edge has
+  BenchOptions runs_{.method = "edge"};
   EdgeBenchOptions edge_;
-  std::function<Result<OrderedJson>()> compare_;  // of bench tune, once it is over
-  int64_t vote_exits_ = 0;
-  std::string what_, shape_, base_, memory_, method_ = "edge", dtype_ = "fp32",
-                                             pattern_ = "unstructured", cache_type_ = "f32";
+  bench::KernelBenchOptions kernels_;
+  std::string what_, shape_, base_, memory_, dtype_ = "fp32", pattern_ = "unstructured";
   int bits_ = 0, group_ = 64, act_group_ = -1, embedding_bits_ = 8;
   double sparsity_ = 0;
-  bench::KernelBenchOptions kernels_;
-  int64_t last_layers_ = 16, rank_ = kDefaultRank, steps_ = 0, tokens_ = 512;
-  uint64_t seed_ = 1;
-  bool recompute_ = false;
 };
 
 }  // namespace

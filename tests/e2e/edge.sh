@@ -148,6 +148,7 @@ bench=(bench tune --tokens 64 --documents 2 --epochs 2 --rank 4 --json --quiet)
 run 0 limit "${bench[@]}" --base "$WORK/base" --memory 110MiB
 check limit "j['method'] == 'edge' and j['peak_rss_bytes'] <= 110 << 20 and j['weight_budget'] < j['weight_bytes']"
 run 3 tight "${bench[@]}" --base "$WORK/base" --memory 20MiB
+check limit "j['average_bits'] == 4 and 'bits' not in j and 'dtype' not in j"
 run 1 two "${bench[@]}" --base "$WORK/base" --shape smollm2-135m
 run 1 nobase "${bench[@]}" --shape smollm2-135m --memory 1GiB
 run 0 low export "$WORK/two" --to peft --exit 0 -o "$WORK/low" --json

@@ -101,6 +101,16 @@ else
   echo "SKIP: no groff to check the manual pages with"
 fi
 
+# An option that says nothing about what is measured is not taken silently.
+for args in "kernels --bits 4" "kernels --method lora" "tune --vote 2" "tune --cache-type int8" \
+  "tune --steps 3" "tune --method lora --exits 2" "tune --method lora --last-layers 3" \
+  "prefill --rank 8" "prefill --vote 2" "decode --rank 8" "decode --method edge" \
+  "decode --filter x" "decode --sparsity 0.5" "decode --bits 4 --dtype bf16"; do
+  run 1 scope bench $args --shape smollm2-135m && says scope " is for "
+done
+run 1 scope bench decode --base "$WORK/none" --bits 4 && says scope "--bits is for"
+run 1 scope bench tune --method lora --shape smollm2-135m --tokens 1 && says scope "--tokens"
+
 # What has nothing to save ends at the first signal.
 "$EDGEWISE" bench kernels --shape llama-7b >/dev/null 2>&1 &
 pid=$!
