@@ -57,10 +57,28 @@ class Export : public Command {
       return InvalidArgument(out_ + " exists already; choose another name or --overwrite");
     }
     EW_ASSIGN(limit_, ParseMemory(memory_));
-    return to_ == "gguf" ? ExportFile(inv) : ExportDirectory(inv);
+    while (out_.size() > 1 && out_.back() == '/') out_.pop_back();
+    name_ = out_;
+    return to_ == "gguf" ? ExportFile(inv) : ReplaceDirectory(inv);
   }
 
  private:
+  // What is there already stays until the new directory is complete.
+  Status ReplaceDirectory(Invocation& inv) {
+    Env& env = PosixEnv();
+    out_ = name_ + ".exporting";
+    EW_RETURN_IF_ERROR(env.RemoveAll(out_));
+    Status status = ExportDirectory(inv);
+    if (status.ok() && env.Exists(name_)) status = env.RemoveAll(name_);
+    if (status.ok()) status = env.Rename(out_, name_);
+    if (!status.ok()) {
+      (void)env.RemoveAll(out_);
+      return status;
+    }
+    const std::string parent = DirName(name_);
+    return env.SyncDir(parent.empty() ? "." : parent);
+  }
+
   // Of a GGUF file by way of a directory, which has the vocabulary as it is wanted.
   Status ExportFile(Invocation& inv) {
     if (exit_ == "all") return InvalidArgument("--exit all: a GGUF file holds one exit");
@@ -161,7 +179,6 @@ class Export : public Command {
     EW_RETURN_IF_ERROR(
         infer::FitExport(limit_, infer::WritingBytes() + 3 * adapter.values().size() * 4, kNoAdvice)
             .status());
-    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
     EW_RETURN_IF_ERROR(model::SavePeftAdapter(out_, adapter, base_name));
     EW_ASSIGN(const model::LoraAdapter read_back, model::LoadPeftAdapter(out_, model->config()));
     const FloatBuffer &want = adapter.values(), &got = read_back.values();
@@ -170,7 +187,7 @@ class Export : public Command {
       return Internal(out_ + ": the written adapter does not read back as it was");
     }
     OrderedJson json;
-    json["output"] = out_;
+    json["output"] = name_;
     json["format"] = "peft";
     json["base"] = base_name;
     json["parameters"] = adapter.parameter_count();
@@ -186,7 +203,6 @@ class Export : public Command {
     Result<std::optional<DType>> dtype = ParseMergeDType(dtype_);
     if (!dtype.ok()) return InvalidArgument("--dtype: " + dtype.status().message());
     options.dtype = *dtype;
-    options.overwrite = overwrite_;
     options.memory_bytes = limit_;
     // The config alone is needed; opening the model maps its weights, which costs nothing.
     EW_ASSIGN(const auto model, model::Model::Load(base.path));
@@ -195,14 +211,13 @@ class Export : public Command {
       const int k = exit_.empty() ? exits.size() - 1 : std::atoi(exit_.c_str());
       return WriteExit(inv, base, base_name, *model, exits, k, out_, options);
     }
-    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
     EW_RETURN_IF_ERROR(PosixEnv().CreateDirs(out_));
     for (int k = 0; k < exits.size(); ++k) {
       EW_RETURN_IF_ERROR(WriteExit(inv, base, base_name, *model, exits, k,
                                    JoinPath(out_, fmt::format("exit-{}", k)), options));
     }
     OrderedJson json;
-    json["output"] = out_;
+    json["output"] = name_;
     json["format"] = to_;
     json["exits"] = exits.size();
     inv.console().SetResult(std::move(json));
@@ -213,6 +228,7 @@ class Export : public Command {
                    const std::string& base_name, const model::Model& model,
                    const model::ExitSet& exits, int k, const std::string& out,
                    const infer::MergeOptions& options) {
+    const std::string name = name_ + out.substr(out_.size());  // as it will be called
     if (k < 0 || k >= exits.size()) {
       return InvalidArgument(
           fmt::format("--exit {}: {} has exits 0 to {}", k, run_, exits.size() - 1));
@@ -221,7 +237,7 @@ class Export : public Command {
       EW_ASSIGN(ExecContext * exec, inv.Exec());
       EW_ASSIGN(const infer::MergeReport report,
                 infer::ExportExitToHf(*exec, base, run_, k, out, options));
-      SetMergeResult(report, out, inv.console());
+      SetMergeResult(report, name, inv.console());
       return Status::Ok();
     }
     const model::TunedExit& exit = exits.exit(k);
@@ -230,17 +246,16 @@ class Export : public Command {
     if (lora != nullptr) floats += lora->values().size();
     EW_RETURN_IF_ERROR(
         infer::FitExport(limit_, infer::WritingBytes() + floats * 4, kNoAdvice).status());
-    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out));
     EW_RETURN_IF_ERROR(infer::ExportExitToPeft(model.config(), exits, k, base_name, out));
     OrderedJson json;
-    json["output"] = out;
+    json["output"] = name;
     json["format"] = "peft";
     json["base"] = base_name;
     json["exit"] = k;
     json["layers"] = exits.exit(k).end;
     if (exits.exit(k).end < model.config().num_layers()) {
       inv.console().Log(
-          fmt::format("note: {} belongs on the base cut to {} layers (num_hidden_layers)", out,
+          fmt::format("note: {} belongs on the base cut to {} layers (num_hidden_layers)", name,
                       exits.exit(k).end));
     }
     inv.console().SetResult(std::move(json));
@@ -252,12 +267,11 @@ class Export : public Command {
     Result<std::optional<DType>> dtype = ParseMergeDType(dtype_);
     if (!dtype.ok()) return InvalidArgument("--dtype: " + dtype.status().message());
     options.dtype = *dtype;
-    options.overwrite = overwrite_;
     options.memory_bytes = limit_;
     EW_ASSIGN(ExecContext * exec, inv.Exec());
     EW_ASSIGN(const infer::MergeReport report,
               infer::MergeToHfDirectory(*exec, base, run_, out_, options));
-    SetMergeResult(report, out_, inv.console());
+    SetMergeResult(report, name_, inv.console());
     return Status::Ok();
   }
 
@@ -277,10 +291,9 @@ class Export : public Command {
     }
     EW_RETURN_IF_ERROR(infer::AddCompanionFiles(location, writer));
     EW_ASSIGN(const int64_t peak, infer::FitExport(limit_, infer::WritingBytes(), kNoAdvice));
-    if (overwrite_) EW_RETURN_IF_ERROR(PosixEnv().RemoveAll(out_));
     EW_RETURN_IF_ERROR(writer.Write(PosixEnv(), out_));
     OrderedJson json;
-    json["output"] = out_;
+    json["output"] = name_;
     json["format"] = "hf";
     json["tensors"] = tensors->Names().size();
     json["bytes"] = bytes;
@@ -296,7 +309,7 @@ class Export : public Command {
     if (!dtype.ok()) return InvalidArgument("--dtype: " + dtype.status().message());
     EW_ASSIGN(const infer::DenseReport report, infer::ExportDense(location, *dtype, out_, limit_));
     OrderedJson json;
-    json["output"] = out_;
+    json["output"] = name_;
     json["format"] = "hf";
     json["tensors"] = report.tensors;
     json["bytes"] = report.bytes;
@@ -310,7 +323,9 @@ class Export : public Command {
     return Unsupported(run_ + " holds a whole model, not an adapter: use --to hf");
   }
 
-  std::string run_, to_, exit_, out_, base_, dtype_ = "as-stored", gguf_type_ = "f16", memory_;
+  // What is asked for, and where it is written until it is complete.
+  std::string name_, out_;
+  std::string run_, to_, exit_, base_, dtype_ = "as-stored", gguf_type_ = "f16", memory_;
   int64_t limit_ = 0;  // bytes; 0: none
   bool overwrite_ = false;
 };

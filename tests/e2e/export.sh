@@ -48,5 +48,19 @@ held exit_gguf 220 exit.gguf export "$WORK/edge" --to gguf --gguf-type q8_0
 held exit 160 exit export "$WORK/edge" --to hf --dtype bf16
 run 3 peft export "$WORK/lora" --to peft -o "$WORK/peft" --memory 1MiB
 run 0 peft export "$WORK/lora" --to peft -o "$WORK/peft" --memory 200MiB
+# What --overwrite is to replace stays until the new is complete, and nothing else is left behind.
+sums() { (cd "$WORK" && find "$1"* -type f -exec md5sum {} + | sort); }
+for what in "edge --to hf --exit all" "edge --to peft --exit all" "lora --to peft" \
+  "packed --to hf" "lora --to hf --dtype bf16"; do
+  run 0 kept export "$WORK/"$what -o "$WORK/kept/" --quiet
+  before=$(sums kept)
+  run 3 again export "$WORK/"$what -o "$WORK/kept/" --overwrite --memory 1MiB
+  [ "$(sums kept)" = "$before" ] || fail "$what: a refused run changed what was there"
+  run 0 over export "$WORK/"$what -o "$WORK/kept" --overwrite --json --quiet
+  check over "j['output'] == '$WORK/kept'"
+  [ "$(sums kept)" = "$before" ] || fail "$what: written over, it is another"
+  run 1 there export "$WORK/"$what -o "$WORK/kept"
+  rm -r "$WORK/kept"
+done
 run 1 nosize export "$WORK/lora" --to peft -o "$WORK/nothing" --memory lots
 finish
