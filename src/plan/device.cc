@@ -29,14 +29,19 @@ constexpr std::array<std::string_view, kKernelKinds> kKindNames = {"linear-forwa
                                                                    "gate-backward",
                                                                    "optimizer"};
 
+// What the largest machines have, with room to spare. A plan's cost grows with the kernels, and
+// what it sets aside with the threads.
+constexpr int64_t kMostThreads = 4096;
+constexpr size_t kMostCores = 64, kMostLevels = 16, kMostKernels = 8192;
+
 MemoryLevel LevelFromJson(const json& j, size_t i, Status* status) {
   Fields f(j, fmt::format("levels[{}]", i));
   MemoryLevel l;
   l.name = f.Text("name");
   l.bytes = f.Count("bytes");
-  l.read_gbps = f.Number("read_gbps");
-  l.write_gbps = f.Number("write_gbps");
-  l.cached_read_gbps = f.Number("cached_read_gbps");
+  l.read_gbps = f.Rate("read_gbps");
+  l.write_gbps = f.Rate("write_gbps");
+  l.cached_read_gbps = f.Rate("cached_read_gbps");
   if (l.name.empty()) f.Fail("name", "is missing");
   if (l.read_gbps <= 0) f.Fail("read_gbps", "is missing or 0");
   if (status->ok()) *status = f.status();
@@ -50,13 +55,13 @@ KernelRate RateFromJson(const json& j, size_t i, Status* status) {
   const auto found = std::find(kKindNames.begin(), kKindNames.end(), kind);
   if (found == kKindNames.end()) f.Fail("kind", "is not a kind of kernel");
   r.kind = static_cast<KernelKind>(found == kKindNames.end() ? 0 : found - kKindNames.begin());
-  r.bits = static_cast<int>(std::min<int64_t>(f.Count("bits", 32), 64));
+  r.bits = static_cast<int>(f.Count("bits", 32, 64));
   r.sparsity = f.Number("sparsity");
   r.blocks = f.Flag("blocks");
   r.tokens = f.Count("tokens");
   r.out = f.Count("out");
   r.in = f.Count("in");
-  r.gops = f.Number("gops");
+  r.gops = f.Rate("gops");
   r.rank = f.Count("rank");
   if (r.gops <= 0) f.Fail("gops", "is missing or 0");
   if (r.sparsity >= 1) f.Fail("sparsity", "is not below 1");
@@ -84,22 +89,22 @@ Result<Device> DeviceFromJson(const json& j) {
   d.isa = f.Text("isa");
   d.version = f.Text("version");
   d.simulated = f.Flag("simulated");
-  d.threads = static_cast<int>(std::min<int64_t>(f.Count("threads"), 1 << 20));
-  d.fp32_gflops = f.Number("fp32_gflops");
-  d.int8_gops = f.Number("int8_gops");
+  d.threads = static_cast<int>(f.Count("threads", 0, kMostThreads));
+  d.fp32_gflops = f.Rate("fp32_gflops");
+  d.int8_gops = f.Rate("int8_gops");
   d.memory_limit = f.Count("memory_limit_bytes");
   d.memory_limit_source = f.Text("memory_limit_source");
   d.note = f.Text("note");
   Status status;
-  for (const json& c : f.List("cores")) {
+  for (const json& c : f.List("cores", kMostCores)) {
     Fields core(c, "cores");
-    d.cores.push_back({static_cast<int>(std::min<int64_t>(core.Count("count"), 1 << 20)),
+    d.cores.push_back({static_cast<int>(core.Count("count", 0, kMostThreads)),
                        core.Number("max_ghz"), core.Count("capacity")});
     if (status.ok()) status = core.status();
   }
-  for (const json& l : f.List("levels"))
+  for (const json& l : f.List("levels", kMostLevels))
     d.levels.push_back(LevelFromJson(l, d.levels.size(), &status));
-  for (const json& k : f.List("kernels"))
+  for (const json& k : f.List("kernels", kMostKernels))
     d.kernels.push_back(RateFromJson(k, d.kernels.size(), &status));
   if (d.name.empty()) f.Fail("name", "is missing");
   if (d.levels.size() < 2) f.Fail("levels", "needs at least memory and disk");

@@ -40,6 +40,21 @@ class Fields {
     Fail(key, "is not a count");
     return absent;
   }
+  // The same with a bound of its own.
+  int64_t Count(const char* key, int64_t absent, int64_t most) {
+    const int64_t count = Count(key, absent);
+    if (count <= most) return count;
+    Fail(key, fmt::format("is more than {}", most));
+    return absent;
+  }
+  // A rate in 10^9 a second: what a machine can have, so that no time computed from it is without
+  // bound. 0 passes.
+  double Rate(const char* key, double absent = 0) {
+    const double rate = Number(key, absent);
+    if (rate == 0 || (rate >= 1e-6 && rate <= 1e9)) return rate;
+    Fail(key, "is no rate (1e-6 to 1e9)");
+    return absent;
+  }
   // A rate or share: finite, not negative.
   double Number(const char* key, double absent = 0) {
     const nlohmann::json* v = Find(key);
@@ -51,16 +66,16 @@ class Fields {
     Fail(key, "is not a number of at least 0");
     return absent;
   }
-  // An array; an empty one when absent.
-  const nlohmann::json& List(const char* key) {
+  // An array of at most so many entries; an empty one when absent.
+  const nlohmann::json& List(const char* key, size_t most) {
     static const nlohmann::json empty = nlohmann::json::array();
     const nlohmann::json* v = Find(key);
     if (v == nullptr) return empty;
-    if (v->is_array()) return *v;
-    Fail(key, "is not a list");
+    if (v->is_array() && v->size() <= most) return *v;
+    Fail(key, v->is_array() ? fmt::format("has more than {} entries", most) : "is not a list");
     return empty;
   }
-  void Fail(const char* key, const char* what) {
+  void Fail(const char* key, std::string_view what) {
     if (!status_.ok()) return;
     status_ = BadInput(*key == '\0' ? fmt::format("{} {}", where_, what)
                                     : fmt::format("{}: {} {}", where_, key, what));
