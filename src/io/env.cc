@@ -30,6 +30,8 @@ Result<std::unique_ptr<ReadableFile>> Env::NewReadableFile(const std::string& pa
   return std::unique_ptr<ReadableFile>(new StringReadableFile(std::move(contents)));
 }
 
+bool Env::IsInMemory(const std::string&) { return false; }
+
 Result<std::unique_ptr<ScratchFile>> Env::NewScratchFile(const std::string& directory, int64_t) {
   return Unsupported(directory + ": no temporary files here");
 }

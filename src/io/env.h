@@ -67,6 +67,9 @@ class Env {
   virtual bool Exists(const std::string& path) = 0;
   virtual bool IsDirectory(const std::string& path) = 0;
   virtual Result<int64_t> FreeBytes(const std::string& path) = 0;
+  // Whether what is written there takes memory (tmpfs, ramfs): no place for what memory has no room
+  // for. false where that is not known.
+  virtual bool IsInMemory(const std::string& path);
 };
 
 // The POSIX file system; stateless, lives for ever.

@@ -1,6 +1,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -159,6 +161,12 @@ class PosixEnvImpl : public Env {
     struct statvfs vfs;
     if (::statvfs(path.c_str(), &vfs) != 0) return Errno("stat file system of", path);
     return static_cast<int64_t>(vfs.f_bavail) * static_cast<int64_t>(vfs.f_frsize);
+  }
+  bool IsInMemory(const std::string& path) override {
+    struct statfs fs;
+    if (::statfs(path.c_str(), &fs) != 0) return false;
+    const auto type = static_cast<uint32_t>(fs.f_type);
+    return type == TMPFS_MAGIC || type == RAMFS_MAGIC;
   }
 
  private:

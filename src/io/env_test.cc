@@ -136,6 +136,13 @@ TEST(WriteFileAtomic, OldOrNewAtEveryPointOfFailure) {
   }
 }
 
+TEST(Env, KnowsFileSystemsInMemory) {
+  if (!PosixEnv().IsDirectory("/dev/shm")) GTEST_SKIP() << "no /dev/shm";
+  EXPECT_TRUE(PosixEnv().IsInMemory("/dev/shm"));
+  EXPECT_FALSE(PosixEnv().IsInMemory("/proc"));
+  EXPECT_FALSE(PosixEnv().IsInMemory("/nowhere at all"));
+}
+
 TEST(ScratchFile, KeepsWhatIsWrittenAndLeavesNoName) {
   const std::string dir = JoinPath(::testing::TempDir(), "edgewise-scratch-test");
   ASSERT_TRUE(PosixEnv().CreateDirs(dir).ok());
