@@ -44,13 +44,20 @@ class Report : public Command {
     if (run_.empty()) return InvalidArgument("no RUN is named");
     Env& env = PosixEnv();
     EW_ASSIGN(report::RunReport report, report::ReadRun(env, run_));
-    const std::pair<const std::string*, Json*> files[] = {{&before_, &report.before},
-                                                          {&after_, &report.after},
-                                                          {&sensitivity_, &report.sensitivity},
-                                                          {&plan_, &report.plan}};
-    for (const auto& [path, json] : files) {
-      if (!path->empty()) {
-        EW_ASSIGN(*json, ReadJsonFile(*path));
+    const struct {
+      const std::string& path;
+      Json& json;
+      const char* key;  // without it there is nothing to show
+      const char* command;
+    } files[] = {{before_, report.before, nullptr, "eval --json"},
+                 {after_, report.after, nullptr, "eval --json"},
+                 {sensitivity_, report.sensitivity, "layers", "profile -o"},
+                 {plan_, report.plan, "predicted_seconds", "plan -o"}};
+    for (const auto& file : files) {
+      if (file.path.empty()) continue;
+      EW_ASSIGN(file.json, ReadJsonFile(file.path));
+      if (!file.json.is_object() || (file.key != nullptr && !file.json.contains(file.key))) {
+        return BadInput(fmt::format("{}: not what 'edgewise {}' writes", file.path, file.command));
       }
     }
     for (const std::string& other : compare_) {

@@ -36,6 +36,10 @@ for score in run["exits"] + list(run["vote"]["rules"].values()):
     score["loss"] *= 1e-4
 json.dump(run, open(sys.argv[1], "w"))
 EOP
+for wrong in "--plan $WORK/plan_of_what.json" "--sensitivity $WORK/plan_of_what.json"; do
+  echo '{"what": 1}' >"$WORK/plan_of_what.json"
+  run 2 wrong report "$WORK/edge" -o "$WORK/wrong.html" $wrong && says wrong "not what 'edgewise p"
+done
 run 0 edge_report report "$WORK/edge" -o "$WORK/edge.html" --plan "$WORK/plan.json"
 for what in "Learning" "Exits and vote" "Memory" "Predicted and measured" "Schedule"; do
   grep -q "<h2>$what" "$WORK/edge.html" || fail "the report of an edge run has no section '$what'"
