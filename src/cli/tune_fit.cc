@@ -85,7 +85,14 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked, int
     plan_.memory_limit = std::min(plan_.memory_limit, data);
   }
   plan_.recompute = method.recompute;
-  request_.may_spill = model_.stream() != nullptr && flags_.spill != "never";
+  const bool in_memory = PosixEnv().IsInMemory(SpillDirectory());
+  if (flags_.spill == "always" && in_memory) {
+    return InvalidArgument(
+        fmt::format("--spill always: {} lies in memory (tmpfs), not on a disk; name another -o, or "
+                    "--spill never",
+                    SpillDirectory()));
+  }
+  request_.may_spill = model_.stream() != nullptr && flags_.spill != "never" && !in_memory;
   EW_RETURN_IF_ERROR(BeginSplit(recorded));
   // Method edge is checked when its windows are known.
   if (flags_.method == "edge") return Status::Ok();

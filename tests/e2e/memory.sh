@@ -140,6 +140,18 @@ EOP
 run 3 unspilled tune "$model" --data "$WORK/data.jsonl" -o "$WORK/unspilled" --memory 170MiB \
   --max-steps 1 --batch-size 8 --grad-accum 1 --max-seq-len 128 --method lora --rank 8 --spill never \
   --split never
+# A file system in memory is no disk.
+if [ "$(stat -f -c %T /dev/shm)" = tmpfs ] && shm=$(mktemp -d /dev/shm/edgewise-XXXXXX); then
+  for use in auto:3 always:1; do
+    run ${use#*:} "tmpfs_${use%:*}" tune "$model" --data "$WORK/data.jsonl" -o "$shm/run" \
+      --memory 170MiB --max-steps 1 --batch-size 8 --grad-accum 1 --max-seq-len 128 --method lora \
+      --rank 8 --spill ${use%:*} --split never
+  done
+  says tmpfs_always "tmpfs"
+  rm -r "$shm"
+else
+  echo "SKIP: no file system in memory to refuse"
+fi
 # What libraries map and never touch counts for this limit, and is left out of the plan.
 held data 400 400 --method lora --rank 8 -o "$WORK/data" --overwrite
 check data "j['memory_limit_bytes'] < 400 << 20"
