@@ -23,6 +23,9 @@ namespace {
 // What a run pages in and allocates after planning: code of the optimiser and of saving, metrics,
 // the lists of a batch. Seen: 1 to 2 MiB.
 constexpr int64_t kLater = int64_t{3} << 20;
+// More of a run that goes on: its checkpoint's lists and the code that reads and checks it. Seen:
+// half a MiB.
+constexpr int64_t kResumed = int64_t{1} << 20;
 // Blocks of this size and more go back to the system when they are freed.
 constexpr int kMapFrom = 128 << 10;
 // Of a thread, and of all: what a kernel may keep beyond what it kept when it was measured.
@@ -94,6 +97,7 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked, int
   }
   request_.may_spill = model_.stream() != nullptr && flags_.spill != "never" && !in_memory;
   EW_RETURN_IF_ERROR(BeginSplit(recorded));
+  if (recorded_) request_.runtime_bytes += kResumed;
   // Method edge is checked when its windows are known.
   if (flags_.method == "edge") return Status::Ok();
   EW_ASSIGN(plan_.memory, tune::EstimateMemory(ctx_, model_, request_));
@@ -114,7 +118,13 @@ Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) 
     edge->SetSpill(m.layers_in_memory, nullptr);
     return edge->MemoryNeeded(max_tokens);
   };
-  for (const model::Parameter& p : edge->params()) request_.trained += p.count;
+  int64_t largest = 0;
+  for (const model::Parameter& p : edge->params()) {
+    request_.trained += p.count;
+    largest = std::max(largest, p.count * static_cast<int64_t>(sizeof(float)));
+  }
+  // A run that goes on reads one after the other from its checkpoint, beside everything else.
+  if (recorded_) request_.runtime_bytes += largest;
   plan_.trainable_parameters = request_.trained;
   plan_.recompute = flags_.recompute;
   EW_RETURN_IF_ERROR(FitCut());

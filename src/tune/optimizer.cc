@@ -144,7 +144,10 @@ Status AdamW::Load(const formats::TensorSource& source) {
   for (size_t i = 0; i < params_.size(); ++i) {
     const auto bytes = static_cast<size_t>(params_[i].count) * sizeof(float);
     std::memcpy(m_.data() + offsets_[i], m[i].view.data, bytes);
+    // A mapped file would stay in memory beside the copy.
+    source.Drop(FirstMoment(params_[i]));
     std::memcpy(v_.data() + offsets_[i], v[i].view.data, bytes);
+    source.Drop(SecondMoment(params_[i]));
   }
   return Status::Ok();
 }
@@ -163,11 +166,13 @@ Status LoadParameters(const formats::TensorSource& source,
   for (const model::Parameter& p : params) {
     EW_ASSIGN(HostTensor tensor, Find(source, p.name, DType::kF32, p.shape));
     if (!Finite(tensor)) return BadInput(fmt::format("tensor {} is not finite", p.name));
+    source.Drop(p.name);
     tensors.push_back(std::move(tensor));
   }
   for (size_t i = 0; i < params.size(); ++i) {
     std::memcpy(params[i].value, tensors[i].view.data,
                 static_cast<size_t>(params[i].count) * sizeof(float));
+    source.Drop(params[i].name);
   }
   return Status::Ok();
 }
