@@ -268,7 +268,7 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
   // Nothing is gained by cutting what fits as it is, and states that are there would be made anew.
   const bool short_of =
       plan_.offloaded || (plan_.recompute && !flags_.recompute) || plan_.layers_in_memory >= 0;
-  if (may_cut_ && model_.stream() != nullptr && short_of && !complete_) {
+  if (cut_to_save_ && model_.stream() != nullptr && short_of && !complete_) {
     r.splits = SmallerCuts();
     r.split_may_recompute = !flags_.recompute;
     r.split_may_group = groups && flags_.order == "searched";

@@ -38,7 +38,7 @@ struct TuneFlags {
   std::string weights_io = "cached";
   std::string order = "searched";
   std::string spill = "auto";
-  std::string split = "auto";  // or "never", or tokens: ParseSplit
+  std::string split = "auto";  // or another that ParseSplit knows
 
   double lr = 2e-4, min_lr = 0;
   std::string lr_schedule = "cosine";
@@ -65,8 +65,10 @@ struct TuneFlags {
 // "org/Name@revision", "dir/Name/" and "dir/Name.gguf".
 std::string DefaultRunDirectory(std::string model);
 
-// --split: the tokens to which micro-batches are cut; 0: never, -1: auto. Error: neither a word
-// that is known nor a number above 0.
+// --split: the tokens to which micro-batches are cut; 0: never; or one of these. Error: neither a
+// word that is known nor a number above 0.
+inline constexpr int64_t kSplitAuto = -1;  // where nothing fits otherwise
+inline constexpr int64_t kSplitFast = -2;  // also where it is clearly faster, as measured
 Result<int64_t> ParseSplit(const std::string& text);
 
 void DeclareTune(CLI::App& app, TuneFlags& flags);

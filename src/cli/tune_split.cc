@@ -51,6 +51,7 @@ Status TuneFit::BeginSplit(int64_t recorded) {
                      : "does not cut its micro-batches so"));
   }
   may_cut_ = asked < 0 && !recorded_;
+  cut_to_save_ = may_cut_ && asked == kSplitFast;
   SetSplit(recorded_ ? recorded : split);
   return Status::Ok();
 }
