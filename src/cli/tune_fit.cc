@@ -84,8 +84,9 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked, int
   request_.runtime_bytes = Resident(ctx_) + kLater;
   plan_.memory_limit = asked > 0 ? asked : DetectMemoryLimit().bytes;
   // RLIMIT_DATA also counts what is mapped and never touched, by libraries and as stacks.
-  if (const int64_t data = DataLimitBytes(); asked > 0 && data > 0) {
-    plan_.memory_limit = std::min(plan_.memory_limit, data);
+  if (const int64_t data = DataLimitBytes(); asked > 0 && data > 0 && data < plan_.memory_limit) {
+    plan_.memory_limit = data;
+    data_limit_ = true;
   }
   plan_.recompute = method.recompute;
   const bool in_memory = PosixEnv().IsInMemory(SpillDirectory());

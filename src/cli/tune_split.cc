@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/units.h"
 #include "cli/tune_fit.h"
 #include "exec/memory.h"
 #include "model/weight_stream.h"
@@ -88,6 +89,11 @@ Status TuneFit::FitCut() {
 
 Status TuneFit::Explain(Status refusal) const {
   if (refusal.code() != StatusCode::kOutOfMemory) return refusal;
+  if (data_limit_) {
+    refusal = refusal.WithContext(
+        fmt::format("RLIMIT_DATA (ulimit -d) leaves {} for the run, which --memory cannot raise",
+                    FormatBytes(plan_.memory_limit)));
+  }
   const int64_t tokens = plan_.split_tokens;
   if (recorded_) {
     return refusal.WithContext(
