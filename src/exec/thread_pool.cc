@@ -66,8 +66,9 @@ void ThreadPool::WorkerLoop(int worker) {
       wake_.wait(lock, [&] { return epoch_now() != seen; });
       sleeping_.fetch_sub(1);
     }
-    if (stop_.load()) return;
+    // In this order: a worker that is late may see the epoch of the end here, which is the last.
     seen = epoch_now();
+    if (stop_.load()) return;
     Work(seen, worker);
   }
 }
