@@ -51,6 +51,12 @@ std::vector<PackedFormat> FormatsOf(const Case& d) {
   return formats;
 }
 
+PackedFormat WithShape(PackedFormat f, int64_t rows, int64_t cols) {
+  f.rows = rows;
+  f.cols = cols;
+  return f;
+}
+
 class PackedIsa : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(All, PackedIsa, ::testing::ValuesIn(SupportedIsas()), [](const auto& set) {
   std::string name(IsaName(set.param));
@@ -295,6 +301,40 @@ TEST_P(PackedIsa, SameBitsWithAnyThreadsAndRows) {
       PackedForward(*ctx, 1, x.data() + 33 * 620, 620, *w, {96, 140}, nullptr, some.data(), 44,
                     Accumulate::kOverwrite);
       EXPECT_TRUE(std::equal(some.begin(), some.end(), one.begin() + 96));
+    }
+  }
+}
+
+// More rows and panels than one task takes: every task begins where a group of rows does.
+TEST_P(PackedIsa, RowsBeyondOneTaskAreTheSameBits) {
+  const int64_t rows = 1600, cols = 128, m = 1040, first = 500;
+  for (const PackedFormat& f : TestFormats(rows, cols)) {
+    if (f.bits != 4 || f.group == 0) continue;
+    SCOPED_TRACE(Describe(f));
+    Rng rng(kSeed, RngStream::kTest);
+    Result<PackedMatrix> w = PackFromQuantized(f, MakeRandomPacked(f, rng).View(f));
+    ASSERT_TRUE(w.ok());
+    const auto ctx = Context(GetParam(), 2);
+    const std::vector<float> x = RandomMatrix(m, cols, rng);
+    std::vector<float> all(static_cast<size_t>(m * rows)), some(static_cast<size_t>(30 * rows));
+    LinearForward(*ctx, m, x.data(), cols, w->Ref(), nullptr, all.data(), rows);
+    for (const int64_t at : {int64_t{0}, first, m - 30}) {
+      LinearForward(*ctx, 30, x.data() + at * cols, cols, w->Ref(), nullptr, some.data(), rows);
+      EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + at * rows)) << at;
+    }
+    // A gradient with as many panels.
+    Result<PackedMatrix> wide = PackFromQuantized(
+        WithShape(f, cols, rows),
+        MakeRandomPacked(WithShape(f, cols, rows), rng).View(WithShape(f, cols, rows)));
+    ASSERT_TRUE(wide.ok());
+    LinearBackwardOptions options;
+    options.mode = BackwardMode::kInteger;
+    LinearBackwardInput(*ctx, m, x.data(), cols, wide->Ref(), all.data(), rows,
+                        Accumulate::kOverwrite, options);
+    for (const int64_t at : {int64_t{0}, first, m - 30}) {
+      LinearBackwardInput(*ctx, 30, x.data() + at * cols, cols, wide->Ref(), some.data(), rows,
+                          Accumulate::kOverwrite, options);
+      EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + at * rows)) << at;
     }
   }
 }

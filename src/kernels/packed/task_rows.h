@@ -8,8 +8,9 @@
 
 namespace edgewise::kernels {
 
-// Rows of one task: its fp32 results stay in the level 2 cache.
-inline constexpr int64_t kMaxTaskRows = 512;
+// Rows of one task: its fp32 results stay in the level 2 cache. Tasks begin where groups of
+// kMaxProductRows do: tables of corrections are laid out by them.
+inline constexpr int64_t kMaxTaskRows = 86 * kMaxProductRows;
 
 // Rows of each task of a product of `panels` panels. Few panels are cut, so that threads end
 // together; not so short that unpacking a panel for each task would tell.
