@@ -13,6 +13,7 @@
 namespace edgewise::kernels {
 
 inline constexpr int64_t kGemmKBlock = 256;
+static_assert(kTokenBlock % kGemmKBlock == 0);
 
 // A [m, k] in kRowMajor or kKMajor.
 struct GemmA {

@@ -50,6 +50,7 @@ struct LinearBackwardOptions {
   bool stochastic = false;  // kInteger: unbiased rounding of dY instead of nearest
   uint64_t seed = 0;        // of the rounding noise, with a substream per layer and step
   uint64_t substream = 0;
+  int64_t first_row = 0;  // of dY among the rows that the noise is drawn for
 };
 
 // dX[m,in] (+)= dY[m,out] W, then += the low-rank term.

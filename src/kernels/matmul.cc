@@ -44,12 +44,14 @@ void ThinTN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, cons
       const int64_t kk = std::min(kGemmKBlock, k - k0);
       t.pack_b(DType::kF32, a + k0 * lda + begin, lda, mm, kk, packed);
       t.multiply(n, mm, kk, ALayout::kKMajor, b + k0 * ldb, ldb, {packed, kk * t.nr, t.nr}, alpha,
-                 tile, grain, k0 > 0);
-    }
-    for (int64_t i = 0; i < mm; ++i) {
-      float* out = c + (begin + i) * ldc;
-      for (int64_t j = 0; j < n; ++j) {
-        out[j] = (acc == Accumulate::kAdd ? out[j] : 0.0f) + tile[j * grain + i];
+                 tile, grain, /*accumulate=*/false);
+      // Block by block, as Gemm does: a sum over k that comes in whole blocks is the same bits.
+      const bool add = acc == Accumulate::kAdd || k0 > 0;
+      for (int64_t i = 0; i < mm; ++i) {
+        float* out = c + (begin + i) * ldc;
+        for (int64_t j = 0; j < n; ++j) {
+          out[j] = (add ? out[j] : 0.0f) + tile[j * grain + i];
+        }
       }
     }
   });

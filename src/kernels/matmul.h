@@ -31,7 +31,9 @@ void MatMulNN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, co
               int64_t lda, const WeightRef& b, float* c, int64_t ldc,
               Accumulate acc = Accumulate::kOverwrite, const LowRank& low_rank = {});
 
-// C[m,n] (+)= alpha A[k,m]^T B[k,n]. Gradient of a weight (A = dY, B = X, k = tokens).
+// C[m,n] (+)= alpha A[k,m]^T B[k,n]. Gradient of a weight (A = dY, B = X, k = tokens). Added to C
+// in pieces of k, each a multiple of kTokenBlock but the last, it is the same bits as at once.
+inline constexpr int64_t kTokenBlock = 256;
 void MatMulTN(ExecContext& ctx, int64_t m, int64_t n, int64_t k, float alpha, const float* a,
               int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
               Accumulate acc = Accumulate::kOverwrite);

@@ -176,6 +176,25 @@ TEST_P(MatMul, ColumnsDoNotDependOnTheOthers) {
   }
 }
 
+// A gradient of a weight over tokens that come in pieces (kTokenBlock).
+TEST_P(MatMul, SumsOverTokensMayComeInPieces) {
+  const int64_t k = 600;
+  for (const auto& [m, n] : {std::pair{70, 5}, std::pair{70, 40}, std::pair{9, 70}}) {
+    const auto a = Normal(k * m), b = Normal(k * n);
+    const auto start = Normal(m * n);
+    std::vector<float> want = start;
+    MatMulTN(*ctx, m, n, k, 0.5f, a.data(), m, b.data(), n, want.data(), n, Accumulate::kAdd);
+    for (const int64_t piece : {kTokenBlock, 2 * kTokenBlock}) {
+      std::vector<float> got = start;
+      for (int64_t k0 = 0; k0 < k; k0 += piece) {
+        MatMulTN(*ctx, m, n, std::min(piece, k - k0), 0.5f, a.data() + k0 * m, m, b.data() + k0 * n,
+                 n, got.data(), n, Accumulate::kAdd);
+      }
+      EXPECT_TRUE(SameBits(got, want)) << m << " x " << n << ", pieces of " << piece;
+    }
+  }
+}
+
 TEST_P(MatMul, ReadsHalfPrecisionWeights) {
   for (DType dtype : {DType::kF16, DType::kBF16}) {
     for (int64_t n : {5, 75}) {

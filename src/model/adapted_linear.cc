@@ -24,7 +24,7 @@ void ForEachKept(ExecContext& ctx, const Dropout& dropout, int64_t count, Fn fn)
   const Rng rng(dropout.seed, RngStream::kDropout, dropout.substream);
   ctx.ParallelFor(count, kGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; i += 4) {
-      const auto random = rng.Block(static_cast<uint64_t>(i / 4));
+      const auto random = rng.Block(static_cast<uint64_t>((dropout.first + i) / 4));
       for (int64_t j = i; j < std::min(i + 4, end); ++j) {
         fn(j, static_cast<double>(random[static_cast<size_t>(j - i)]) >= threshold ? keep : 0.0f);
       }

@@ -18,6 +18,7 @@ struct Dropout {
   float p = 0;  // 0: off
   uint64_t seed = 0;
   uint64_t substream = 0;
+  int64_t first = 0;  // element of the stream that element 0 is; a multiple of 4
 };
 
 // out[i] = x[i] kept / (1 - p).

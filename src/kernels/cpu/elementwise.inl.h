@@ -77,12 +77,13 @@ void RmsNormVjp(int64_t rows, int64_t n, bool plus_one, const float* x, const fl
 void RmsNormWeightVjp(int64_t rows, int64_t n, int64_t ld, const float* x, const float* rstd,
                       const float* dy, float* dweight) {
   ForVectors(n, [&](int64_t i, int64_t lanes) {
-    Vec sum = Set1(0.0f);
+    // On top of what is there: rows that come in pieces give the same bits.
+    Vec sum = LoadUpTo(dweight + i, lanes);
     for (int64_t r = 0; r < rows; ++r) {
       sum = Fma(LoadUpTo(dy + r * ld + i, lanes), LoadUpTo(x + r * ld + i, lanes) * Set1(rstd[r]),
                 sum);
     }
-    StoreUpTo(dweight + i, LoadUpTo(dweight + i, lanes) + sum, lanes);
+    StoreUpTo(dweight + i, sum, lanes);
   });
 }
 

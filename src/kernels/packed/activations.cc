@@ -117,7 +117,9 @@ void QuantizeSomeRows(ExecContext& ctx, int worker, const QuantizePlan& p, const
         ctx.Scratch(worker, static_cast<size_t>(RoundUp(p.cols, 32)) * sizeof(float)));
   }
   for (int64_t i = begin; i < end; ++i) {
-    if (noise != nullptr) FillNoise(table, options.seed, options.substream, i, p.cols, noise);
+    if (noise != nullptr) {
+      FillNoise(table, options.seed, options.substream, options.first_row + i, p.cols, noise);
+    }
     QuantizeRow r;
     r.x = x + i * ldx;
     r.fold = fold;
