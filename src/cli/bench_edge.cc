@@ -76,7 +76,7 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
   options.lora.targets = formats::LoraConfig::Targets::kAllLinear;
   EW_RETURN_IF_ERROR(ApplyEdge(o.edge, layers, folder.path(), &options));
   options.total_steps = o.documents * o.epochs;
-  options.recompute = o.recompute;
+  if (o.recompute) options.recompute = plan::Recompute::kLayer;
   options.head_skip_below = static_cast<float>(o.head_skip);
   EdgeBenchResult out;
   options.times = &out.times;
@@ -89,14 +89,14 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
   request.max_tokens = o.tokens;
   request.runtime_bytes = o.program_bytes;
   request.pass = [&](const tune::ModelMethodOptions& m, int64_t max_tokens) {
-    method->SetRecompute(m.recompute);
+    method->SetRecompute(m.recompute, m.mlp_rows);
     return method->MemoryNeeded(max_tokens);
   };
   for (const model::Parameter& p : method->params()) request.trained += p.count;
   if (model.stream() != nullptr) {
     EW_ASSIGN(const tune::MemoryFit fit, tune::FitStreamed(*exec, model, request, o.memory_limit));
     EW_RETURN_IF_ERROR(model.stream()->SetBudget(fit.weight_budget));
-    method->SetRecompute(fit.recompute);
+    method->SetRecompute(fit.recompute, fit.mlp_rows);
     out.details["memory_limit"] = o.memory_limit;
     out.details["weight_budget"] = fit.weight_budget;
   }
@@ -155,7 +155,7 @@ Result<EdgeBenchResult> RunEdgeBench(Invocation& inv, const model::Model& model,
   described.integer_backward = options.backward == kernels::BackwardMode::kInteger;
   described.supervised =
       o.supervised * static_cast<double>(o.tokens - 1) / static_cast<double>(o.tokens);
-  described.recompute = o.recompute;
+  described.recompute = options.recompute;
   const tune::Exit& last = method->exits()[static_cast<size_t>(window)];
   described.window = {last.begin, last.end};
   EW_ASSIGN(out.last_window, model::DescribeStep(model.config(), &model, described));

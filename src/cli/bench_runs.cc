@@ -50,7 +50,7 @@ Result<BenchRun> BenchTune(Invocation& inv, model::Model& model, const BenchOpti
   options.lora.lora_alpha = static_cast<double>(2 * rank);
   options.lora.targets = formats::LoraConfig::Targets::kAllLinear;
   options.last_layers = std::min(o.last_layers, model.config().num_layers());
-  options.recompute = o.recompute;
+  if (o.recompute) options.recompute = plan::Recompute::kLayer;
   model::PartTimes times;
   options.times = &times;
   EW_ASSIGN(auto method, tune::ModelMethod::Create(*exec, model, options, o.tokens));
@@ -107,7 +107,7 @@ Result<BenchRun> BenchTune(Invocation& inv, model::Model& model, const BenchOpti
   step.supervised = static_cast<double>(o.tokens - 1) / static_cast<double>(o.tokens);
   step.rank = rank;
   step.last_layers = options.last_layers;
-  step.recompute = o.recompute;
+  step.recompute = options.recompute;
   EW_ASSIGN(const plan::Workload described, model::DescribeStep(model.config(), &model, step));
   out.flops = model::CountStep(model.config(), work).total();
   out.compare = [exec, described, times, steps] {

@@ -28,14 +28,22 @@ const char* Traversal(const plan::Choice& c) {
   return c.group == c.micro_batches ? "column by column" : "mixed";
 }
 
+std::string RecomputeText(const plan::Choice& c) {
+  if (c.recompute == plan::Recompute::kNone) return "";
+  return fmt::format(", activations {}recomputed{}",
+                     c.recompute == plan::Recompute::kMlp ? "of the MLPs " : "",
+                     c.mlp_tokens > 0 && c.mlp_tokens < c.tokens
+                         ? fmt::format(", {} tokens at a time through an MLP", c.mlp_tokens)
+                         : "");
+}
+
 std::string PlanText(const plan::Plan& p) {
   const plan::Choice& c = p.choice;
   std::string text = fmt::format("{}{}, {}: {:.3f} s a step, peak {}\n", p.device,
                                  p.simulated ? " (simulated)" : "", p.workload.method,
                                  p.predicted_seconds, FormatBytes(p.predicted_peak_bytes));
   text += fmt::format("order: {} ({} micro-batches of {} tokens, {} together){}\n", Traversal(c),
-                      c.micro_batches, c.tokens, c.group,
-                      c.recompute ? ", activations recomputed" : "");
+                      c.micro_batches, c.tokens, c.group, RecomputeText(c));
   text += fmt::format("weights: {} of {} in memory, {} read a step", FormatBytes(c.weight_budget),
                       FormatBytes(p.workload.weight_bytes()), FormatBytes(p.loaded_bytes));
   if (p.stored_bytes > 0) {
@@ -171,12 +179,13 @@ class PlanCommand : public Command {
     search_.uncertainty = device.simulated ? 0 : schedule::kMeasuredUncertainty;
     search_.traversal = order_ == "row" ? 1 : order_ == "column" ? -1 : 0;
     if (device.threads > 0) options_.threads = device.threads;
-    const schedule::DescribeFn describe = [&](int64_t tokens, int64_t micro_batches,
-                                              bool recompute) -> Result<plan::Workload> {
+    const schedule::DescribeFn describe =
+        [&](const plan::Choice& choice) -> Result<plan::Workload> {
       model::WorkloadOptions o = options_;
-      o.tokens = tokens;
-      o.micro_batches = micro_batches;
-      o.recompute = recompute;
+      o.tokens = choice.tokens;
+      o.micro_batches = choice.micro_batches;
+      o.recompute = choice.recompute;
+      o.mlp_tokens = choice.mlp_tokens;
       EW_ASSIGN(plan::Workload w, model::DescribeStep(config, model.get(), o));
       w.model = shape_.empty() ? model_ : shape_;
       return w;

@@ -125,6 +125,7 @@ class Tune : public Command {
     } else {
       EW_RETURN_IF_ERROR(fit.Predict(nullptr));
       method_options.recompute = plan.recompute;
+      method_options.mlp_rows = plan.mlp_tokens;
       method_options.group = plan.group;
       method_options.layers_in_memory = plan.layers_in_memory;
       method_options.spill = fit.spill();

@@ -80,6 +80,7 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked, int
         static_cast<int64_t>(std::ceil(std::ceil(micro) / static_cast<double>(flags_.grad_accum)));
   }
   request_.method = method;
+  asked_recompute_ = method.recompute;
   request_.max_tokens = data_.max_tokens;
   request_.runtime_bytes = Resident(ctx_) + kLater;
   plan_.memory_limit = asked > 0 ? asked : DetectMemoryLimit().bytes;
@@ -89,6 +90,7 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked, int
     data_limit_ = true;
   }
   plan_.recompute = method.recompute;
+  plan_.mlp_tokens = method.mlp_rows;
   const bool in_memory = PosixEnv().IsInMemory(SpillDirectory());
   if (flags_.spill == "always" && in_memory) {
     return InvalidArgument(
@@ -113,9 +115,9 @@ Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) 
   request_.runtime_bytes += beside;
   cached_ = cached;
   request_.whole_head = edge->TakesWholeHead();
-  request_.method.recompute = flags_.recompute;
+  request_.method.recompute = asked_recompute_;
   request_.pass = [edge](const tune::ModelMethodOptions& m, int64_t max_tokens) {
-    edge->SetRecompute(m.recompute);
+    edge->SetRecompute(m.recompute, m.mlp_rows);
     edge->SetSpill(m.layers_in_memory, nullptr);
     return edge->MemoryNeeded(max_tokens);
   };
@@ -127,7 +129,7 @@ Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) 
   // A run that goes on reads one after the other from its checkpoint, beside everything else.
   if (recorded_) request_.runtime_bytes += largest;
   plan_.trainable_parameters = request_.trained;
-  plan_.recompute = flags_.recompute;
+  plan_.recompute = asked_recompute_;
   EW_RETURN_IF_ERROR(FitCut());
   EW_RETURN_IF_ERROR(ObeySplit(edge, !may_cut_));
   return complete_ ? Fit() : Status::Ok();
@@ -150,6 +152,7 @@ Status TuneFit::Fit() {
             tune::FitStreamed(ctx_, model_, request_, plan_.memory_limit));
   plan_.memory = fit.estimate;
   plan_.recompute = fit.recompute;
+  plan_.mlp_tokens = fit.mlp_rows;
   plan_.layers_in_memory = fit.layers_in_memory;
   plan_.weight_budget = fit.weight_budget;
   plan_.offloaded = fit.offloaded;
@@ -189,7 +192,7 @@ Status TuneFit::Probe(tune::EdgeMethod& edge, PredictRequest* request) {
   const tune::EdgeOptions& options = edge.options();
   const bool teacher = options.teacher != nullptr && options.teacher_weight > 0;
   if (request->head_skip_below <= 0 && !teacher) return Status::Ok();
-  edge.SetRecompute(plan_.recompute);
+  edge.SetRecompute(plan_.recompute, plan_.mlp_tokens);
   EW_RETURN_IF_ERROR(ObeySpill(&edge));
   EW_ASSIGN(TokenBatch whole, data_.train->Get(0, 0));
   const TokenBatch batch = tune::CutBatch(std::move(whole), plan_.split_tokens).front();
@@ -246,6 +249,7 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
   r.last_layers = request_.method.last_layers;
   r.head_skip_below = request_.method.head_skip_below;
   r.recompute = plan_.recompute;
+  r.mlp_tokens = request_.method.mlp_rows;
   r.grad_accum = flags_.grad_accum;
   r.split_tokens = plan_.split_tokens;
   r.validations = 1 + (flags_.no_eval_at_start ? 0 : 1) +
@@ -255,7 +259,8 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
   r.read_processors = flags_.weights_io == "direct" ? 0.25 : 1;
   const auto steps = static_cast<double>(plan_.steps);
   // Reading less may be worth computing more.
-  r.may_recompute = model_.stream() != nullptr && !flags_.recompute && plan_.offloaded;
+  const bool asks = asked_recompute_ != plan::Recompute::kNone;
+  r.may_recompute = model_.stream() != nullptr && !asks && plan_.offloaded;
   // Weights that are read anyway can be read for several micro-batches at once.
   const bool groups = edge == nullptr || edge->TakesGroups();
   if (!groups && flags_.order == "column") {
@@ -268,10 +273,10 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
   r.traversal = groups && flags_.order == "column" ? -1 : 1;
   // Nothing is gained by cutting what fits as it is, and states that are there would be made anew.
   const bool short_of =
-      plan_.offloaded || (plan_.recompute && !flags_.recompute) || plan_.layers_in_memory >= 0;
+      plan_.offloaded || plan_.recompute != asked_recompute_ || plan_.layers_in_memory >= 0;
   if (cut_to_save_ && model_.stream() != nullptr && short_of && !complete_) {
     r.splits = SmallerCuts();
-    r.split_may_recompute = !flags_.recompute;
+    r.split_may_recompute = !asks;
     r.split_may_group = groups && flags_.order == "searched";
   }
   if (edge == nullptr) {
@@ -298,17 +303,19 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
       if (cached_ && !complete_) r.cached_layers = std::max(r.cached_layers, exit.begin);
     }
   }
-  r.memory = [&](int64_t split_tokens, bool recompute, int64_t layers_in_memory) {
+  r.memory = [&](int64_t split_tokens, const plan::Choice& choice) {
     tune::MemoryRequest request = request_;
     request.max_tokens = TokensOf(split_tokens);
-    request.method.recompute = recompute;
-    request.method.layers_in_memory = layers_in_memory;
+    request.method.recompute = choice.recompute;
+    request.method.mlp_rows = choice.mlp_tokens;
+    request.method.layers_in_memory = choice.layers_in_memory;
     return tune::EstimateMemory(ctx_, model_, request);
   };
   if (edge != nullptr) EW_RETURN_IF_ERROR(Probe(*edge, &r));
   before_ = Held();
   // Where weights or activations do not fit as they are, the disk may help.
-  if (request_.may_spill && (plan_.offloaded || plan_.recompute || plan_.layers_in_memory >= 0)) {
+  if (request_.may_spill && (plan_.offloaded || plan_.recompute != plan::Recompute::kNone ||
+                             plan_.layers_in_memory >= 0)) {
     const Result<schedule::DiskRates> rates = schedule::MeasureDisk(SpillDirectory(), kSpillSample);
     if (rates.ok()) {
       r.spill = ParseUse(flags_.spill);
@@ -330,6 +337,7 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
   plan_.candidates = p.plan.candidates;
   if (model_.stream() != nullptr && plan_.memory_limit > 0) {
     request_.method.recompute = p.plan.choice.recompute;
+    request_.method.mlp_rows = p.plan.choice.mlp_tokens;
     request_.method.layers_in_memory = p.plan.choice.layers_in_memory;
     request_.group = plan_.group = p.plan.choice.group;
     EW_RETURN_IF_ERROR(Fit());
@@ -340,7 +348,10 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
       SetPrediction();
     }
   } else {
-    EW_ASSIGN(plan_.memory, r.memory(plan_.split_tokens, plan_.recompute, -1));
+    plan::Choice choice;
+    choice.recompute = plan_.recompute;
+    choice.mlp_tokens = plan_.mlp_tokens;
+    EW_ASSIGN(plan_.memory, r.memory(plan_.split_tokens, choice));
   }
   // Where little is to be held, loading and measuring have been the peak.
   const int64_t peak = ReadProcessMemory().peak_rss_bytes;
@@ -353,7 +364,7 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
   }
   plan_.memory.runtime += std::max<int64_t>(0, peak - plan_.memory.total());
   if (edge != nullptr) {
-    edge->SetRecompute(plan_.recompute);
+    edge->SetRecompute(plan_.recompute, plan_.mlp_tokens);
     edge->SetGroup(plan_.group);
   }
   EW_RETURN_IF_ERROR(ObeySpill(edge));

@@ -81,6 +81,7 @@ class TuneFit {
   const TuneData& data_;
   TunePlan& plan_;
   tune::MemoryRequest request_;
+  plan::Recompute asked_recompute_ = plan::Recompute::kNone;
   bool data_limit_ = false;  // smaller than what was asked for
   bool may_cut_ = false, cut_to_save_ = false, recorded_ = false;
   int64_t longest_ = 1;  // document

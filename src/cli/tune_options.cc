@@ -111,8 +111,10 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
 
   group("Memory and speed");
   AddSize(app, "--memory", f.memory, "Most resident memory, for example 2GiB");
-  app.add_flag("--recompute,--gradient-checkpointing,--grad-checkpoint", f.recompute,
-               "Keep layer inputs only: less memory, about a third slower");
+  app.add_flag(
+      "--recompute{layer},--gradient-checkpointing{layer},--grad-checkpoint{layer}", f.recompute,
+      "Keep layer inputs only: less memory, about a third slower; --recompute=mlp: all but "
+      "the MLPs' activations");
   app.add_option("--dtype", f.dtype, "Type in which the base is held: as-stored, fp32, bf16, fp16")
       ->capture_default_str();
   app.add_flag("--keep-quant", f.keep_quant,
@@ -255,7 +257,7 @@ Result<tune::EdgeOptions> EdgeMethodOptions(const TuneFlags& f, int64_t layers) 
   o.lora = lora.lora;
   EW_RETURN_IF_ERROR(ApplyEdge(f.edge, layers, f.out, &o));
   o.seed = lora.init_seed;
-  o.recompute = f.recompute;
+  o.recompute = lora.recompute;
   o.head_skip_below = static_cast<float>(f.head_skip >= 0 ? f.head_skip : kEdgeHeadSkip);
   o.base_name = lora.base_name;
   return o;
@@ -273,6 +275,14 @@ std::string TuneOptionsText(const TuneFlags& f) {
       f.grad_accum, f.weight_decay, f.max_grad_norm, f.beta1, f.beta2, f.adam_eps, f.lora_plus,
       f.pack, f.seed, f.head_skip, e.windows_per_step, e.activation_bits, e.distill,
       e.distill_weight, e.whole_head, e.trunk_forward);
+}
+
+// (A configuration file may say true.)
+Result<plan::Recompute> ParseRecompute(const std::string& form) {
+  if (form.empty() || form == "false" || form == "none") return plan::Recompute::kNone;
+  if (form == "layer" || form == "true") return plan::Recompute::kLayer;
+  if (form == "mlp") return plan::Recompute::kMlp;
+  return InvalidArgument(fmt::format("--recompute={}: it is layer or mlp", form));
 }
 
 Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& f) {
@@ -296,7 +306,7 @@ Result<tune::ModelMethodOptions> MethodOptions(const TuneFlags& f) {
   o.last_layers = f.last_layers;
   o.init_seed = f.seed;
   o.init_adapter = f.init_adapter;
-  o.recompute = f.recompute;
+  EW_ASSIGN(o.recompute, ParseRecompute(f.recompute));
   o.base_name = f.model;
   return o;
 }

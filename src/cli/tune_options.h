@@ -33,7 +33,7 @@ struct TuneFlags {
   double head_skip = -1;  // negative: 0, or kEdgeHeadSkip
   std::string dtype = "as-stored";
   bool keep_quant = false;
-  bool recompute = false;
+  std::string recompute;  // "", "mlp" or "layer"
   std::string memory;
   std::string weights_io = "cached";
   std::string order = "searched";

@@ -41,7 +41,9 @@ OrderedJson PlanJson(const TunePlan& plan) {
                     {"activations", plan.memory.activations}, {"scratch", plan.memory.scratch},
                     {"runtime", plan.memory.runtime}};
   if (plan.memory_limit > 0) json["memory_limit_bytes"] = plan.memory_limit;
-  json["recompute"] = plan.recompute;
+  json["recompute"] = plan.recompute != plan::Recompute::kNone;
+  json["recomputed"] = plan::RecomputeName(plan.recompute);
+  json["mlp_tokens"] = plan.mlp_tokens;
   json["split_tokens"] = plan.split_tokens;
   json["group"] = plan.group;
   json["offloaded"] = plan.offloaded;
@@ -85,10 +87,16 @@ std::string PlanText(const TunePlan& plan, const std::string& data_report) {
         plan.spilled_layers, bytes(plan.written_bytes),
         bytes(plan.written_bytes * static_cast<double>(plan.steps)));
   }
+  if (plan.recompute != plan::Recompute::kNone) {
+    text += fmt::format(
+        "\nactivations {}are computed again in the backward pass, {} tokens at a "
+        "time through an MLP",
+        plan.recompute == plan::Recompute::kMlp ? "of the MLPs " : "",
+        std::min(plan.mlp_tokens, plan.batch_tokens));
+  }
   if (plan.offloaded) {
-    text += fmt::format("\nweights are read from disk as they are needed, {} of them in memory{}",
-                        FormatBytes(plan.weight_budget),
-                        plan.recompute ? "; activations are recomputed" : "");
+    text += fmt::format("\nweights are read from disk as they are needed, {} of them in memory",
+                        FormatBytes(plan.weight_budget));
     if (plan.group > 1) {
       text += fmt::format("; {} micro-batches pass through a layer together", plan.group);
     }

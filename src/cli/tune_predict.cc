@@ -49,8 +49,9 @@ model::WorkloadOptions OptionsOf(const PredictRequest& r, const MeanBatch& batch
 
 // The bytes that the run will hold in place of those that the description assumes.
 Status SetMemory(const PredictRequest& r, const model::Model& model, int64_t split_tokens,
-                 bool recompute, plan::Workload* w) {
-  EW_ASSIGN(const tune::MemoryEstimate e, r.memory(split_tokens, recompute, -1));
+                 plan::Choice choice, plan::Workload* w) {
+  choice.layers_in_memory = -1;
+  EW_ASSIGN(const tune::MemoryEstimate e, r.memory(split_tokens, choice));
   const int64_t streamed = model.stream() != nullptr ? model.stream()->total_bytes() : 0;
   w->state_bytes = e.trainable + e.gradients + e.optimizer;
   w->scratch_bytes = e.scratch;
@@ -58,7 +59,8 @@ Status SetMemory(const PredictRequest& r, const model::Model& model, int64_t spl
   const int64_t pieces = w->kept_bytes(), layers = std::max<int64_t>(w->kept_layers(), 1);
   w->micro_bytes = std::max<int64_t>(0, e.activations - pieces);
   if (r.spill != schedule::Use::kNever) {
-    EW_ASSIGN(const tune::MemoryEstimate none, r.memory(split_tokens, recompute, 0));
+    choice.layers_in_memory = 0;
+    EW_ASSIGN(const tune::MemoryEstimate none, r.memory(split_tokens, choice));
     w->micro_bytes = none.activations;
     w->slot_bytes = none.scratch - e.scratch;
     const int64_t piece = (e.activations - none.activations) / layers;
@@ -96,19 +98,30 @@ double TeacherSeconds(const PredictRequest& r, const MeanBatch& batch, const pla
          (r.teacher_seconds * tokens + std::max(0.0, r.teacher_head_seconds * tokens - head));
 }
 
+// Pieces of the MLP that may be chosen, largest first.
+std::vector<int64_t> MlpTokens(const model::Model& model, const PredictRequest& r,
+                               const MeanBatch& batch) {
+  std::vector<int64_t> out = {r.mlp_tokens};
+  const bool smaller = model.stream() != nullptr && r.memory_limit > 0;
+  while (smaller && out.back() > model::kLeastMlpRows && out.back() / 2 < batch.tokens) {
+    out.push_back(out.back() / 2);
+  }
+  return out;
+}
+
 Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
                           const MeanBatch& batch, const StepKind& kind, const plan::Device& device,
                           schedule::SearchOptions* options) {
-  const schedule::DescribeFn describe = [&](int64_t tokens, int64_t micro_batches,
-                                            bool recompute) -> Result<plan::Workload> {
+  const schedule::DescribeFn describe = [&](const plan::Choice& choice) -> Result<plan::Workload> {
     model::WorkloadOptions o = OptionsOf(r, batch);
-    o.tokens = tokens;
-    o.micro_batches = micro_batches;
-    o.recompute = recompute;
+    o.tokens = choice.tokens;
+    o.micro_batches = choice.micro_batches;
+    o.recompute = choice.recompute;
+    o.mlp_tokens = choice.mlp_tokens;
     o.window = kind.window;
     o.trunk = kind.trunk;
     EW_ASSIGN(plan::Workload w, model::DescribeStep(model.config(), &model, o));
-    EW_RETURN_IF_ERROR(SetMemory(r, model, batch.split_tokens, recompute, &w));
+    EW_RETURN_IF_ERROR(SetMemory(r, model, batch.split_tokens, choice, &w));
     return w;
   };
   schedule::SearchOptions& o = *options;
@@ -121,23 +134,31 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
   o.spill = model.stream() != nullptr ? r.spill : schedule::Use::kNever;
   o.spill_read_gbps = r.spill_read_gbps;
   o.traversal = r.may_group ? 0 : r.traversal;
-  o.recompute = r.may_recompute ? schedule::Recompute::kSearch
-                : r.recompute   ? schedule::Recompute::kAlways
-                                : schedule::Recompute::kNever;
+  if (!r.may_recompute) o.recompute = {r.recompute};
+  o.mlp_tokens = MlpTokens(model, r, batch);
   EW_ASSIGN(plan::Plan plan, schedule::Search(device, describe, o));
   EW_RETURN_IF_ERROR(schedule::CheckPlan(plan));
   return plan;
 }
 
-// Every operation of the steps; recomputation adds none that is not in the forward pass.
+// Every operation of the steps, as they come where the MLPs are kept and in each size of pieces.
 Status Measure(ExecContext& ctx, const model::Model& model, const PredictRequest& r,
                const MeanBatch& batch, plan::Device* device) {
   for (const StepKind& kind : r.kinds) {
     model::WorkloadOptions o = OptionsOf(r, batch);
     o.window = kind.window;
     o.trunk = kind.trunk;
-    EW_ASSIGN(const plan::Workload w, model::DescribeStep(model.config(), &model, o));
-    EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, device));
+    if (r.may_recompute || r.recompute == plan::Recompute::kNone) {
+      EW_ASSIGN(const plan::Workload w, model::DescribeStep(model.config(), &model, o));
+      EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, device));
+    }
+    if (!r.may_recompute && r.recompute == plan::Recompute::kNone) continue;
+    o.recompute = plan::Recompute::kLayer;
+    for (const int64_t mlp_tokens : MlpTokens(model, r, batch)) {
+      o.mlp_tokens = mlp_tokens;
+      EW_ASSIGN(const plan::Workload w, model::DescribeStep(model.config(), &model, o));
+      EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, device));
+    }
   }
   return Status::Ok();
 }
@@ -183,7 +204,7 @@ Status CutFurther(ExecContext& ctx, const model::Model& model, const PredictRequ
                   plan::Device* device, PlannedSteps* steps) {
   PredictRequest r = request;
   r.may_recompute = r.split_may_recompute;
-  r.recompute = request.recompute && !r.may_recompute;
+  if (r.may_recompute) r.recompute = plan::Recompute::kNone;
   r.may_group = r.split_may_group;
   // The order of sums is another one already where they are cut already.
   const double clearly = r.split_tokens > 0 ? schedule::kMeasuredUncertainty : schedule::kClearly;

@@ -49,7 +49,8 @@ struct PredictRequest {
   // at the logits of both (in place of what is predicted for it).
   double teacher_seconds = 0, teacher_head_seconds = 0;
   bool whole_head = false;  // wanted at once, not in blocks
-  bool recompute = false;
+  plan::Recompute recompute = plan::Recompute::kNone;
+  int64_t mlp_tokens = model::kMlpRows;  // plan::Choice; smaller ones may be chosen
   int64_t grad_accum = 1;
   int64_t split_tokens = 0;  // how micro-batches are cut; 0: they are not
   // How they may be cut where that is clearly faster, largest first, and whether they may then be
@@ -61,10 +62,9 @@ struct PredictRequest {
   int64_t cached_layers = 0;   // kEdge: below the highest window; computed once for every document
   int64_t memory_limit = 0;    // 0: none
   double read_processors = 0;  // that reading weights keeps busy
-  // What a step takes beside the weights, with micro-batches cut so, recomputed or not, with so
-  // many of the layers' activations in memory (-1: all).
-  std::function<Result<tune::MemoryEstimate>(int64_t split_tokens, bool recompute,
-                                             int64_t layers_in_memory)>
+  // What a step takes beside the weights, with micro-batches cut so, by the choice's recompute,
+  // mlp_tokens and layers_in_memory.
+  std::function<Result<tune::MemoryEstimate>(int64_t split_tokens, const plan::Choice& choice)>
       memory = {};
   schedule::Use spill = schedule::Use::kNever;
   double spill_write_gbps = 0, spill_read_gbps = 0;

@@ -64,7 +64,7 @@ TEST(TunePredict, TeachersCount) {
   PredictRequest r{data};
   r.grad_accum = 3;
   r.kinds = {{{0, -1}, false, 10}};
-  r.memory = [](int64_t, bool, int64_t) { return tune::MemoryEstimate{}; };
+  r.memory = [](int64_t, const plan::Choice&) { return tune::MemoryEstimate{}; };
   r.teacher_seconds = 1;  // of a token: much more than the step itself
   const auto p = PredictRun(*ctx, *model, r);
   ASSERT_TRUE(p.ok()) << p.status().message();
@@ -106,7 +106,7 @@ TEST(TunePredict, CutsWhatDoesNotFit) {
   r.kinds = {{{0, -1}, false, 10}};
   r.memory_limit = int64_t{1} << 30;
   for (const int64_t fits : {160, 80, 40, 20}) {
-    r.memory = [&](int64_t split, bool, int64_t) {
+    r.memory = [&](int64_t split, const plan::Choice&) {
       tune::MemoryEstimate e;
       e.activations = (split > 0 ? split : 160) <= fits ? 1 << 20 : r.memory_limit;
       return e;

@@ -41,12 +41,13 @@ Result<model::LoraAdapter> LowestAdapter(const model::ModelConfig& config) {
 }
 
 model::PassOptions Options(const model::LoraAdapter& adapter, const model::ParameterSet& params,
-                           const std::vector<uint8_t>& recompute) {
+                           const std::vector<plan::Recompute>& recompute) {
   model::PassOptions o;
   o.lora = &adapter;
   o.gradients = &params.gradients();
   o.grad_scale = 1.0;
   o.recompute = recompute;
+  o.mlp_rows = 0;  // the recorder wants all rows at once
   return o;
 }
 
@@ -81,7 +82,7 @@ int64_t GradientSample::PassBytes(const model::TrainingPass& pass,
   Result<model::LoraAdapter> adapter = LowestAdapter(config);
   if (!adapter.ok()) return 0;
   const model::ParameterSet params = model::ParameterSet::ForLora(*adapter);
-  const std::vector<uint8_t> recompute(config.layers.size(), 1);
+  const std::vector recompute(config.layers.size(), plan::Recompute::kLayer);
   return pass.MemoryNeeded(Options(*adapter, params, recompute)).total();
 }
 
@@ -101,7 +102,7 @@ Result<std::unique_ptr<GradientSample>> GradientSample::Collect(
   }
   EW_ASSIGN(model::LoraAdapter adapter, LowestAdapter(config));
   const model::ParameterSet params = model::ParameterSet::ForLora(adapter);
-  const std::vector<uint8_t> recompute(config.layers.size(), 1);
+  const std::vector recompute(config.layers.size(), plan::Recompute::kLayer);
   Recorder recorder(*s, model);
   model::PassOptions o = Options(adapter, params, recompute);
   o.linears = &recorder;

@@ -59,6 +59,7 @@ int64_t LayerPassBytes(ExecContext& ctx, const model::Model& model, int64_t toke
   model::PassOptions options;
   options.begin = 0;
   options.end = 1;
+  options.mlp_rows = 0;  // as observers want them
   return model::TrainingPass(ctx, model, tokens).MemoryNeeded(options).total() +
          tokens * model.config().hidden * 4;
 }

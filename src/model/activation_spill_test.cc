@@ -70,7 +70,7 @@ class ActivationSpillTest : public ::testing::Test {
 
   struct Form {
     int threads = 2;
-    bool recompute = false;
+    plan::Recompute recompute = plan::Recompute::kNone;
     int64_t group = 1;
     LayerRange window = {0, kLayers};  // that is trained; from its beginning on it is run
     int64_t in_memory = -1;
@@ -103,7 +103,7 @@ class ActivationSpillTest : public ::testing::Test {
                               RandomDocuments({64}, c.vocab)};
     std::vector<float> start(static_cast<size_t>(kMost * c.hidden));
     for (float& v : start) v = static_cast<float>(rng.NextNormal());
-    const std::vector<uint8_t> again(c.layers.size(), form.recompute);
+    const std::vector<plan::Recompute> again(c.layers.size(), form.recompute);
     PassOptions o;
     o.begin = form.window.begin;
     o.end = form.window.end;
@@ -149,11 +149,12 @@ TEST_F(ActivationSpillTest, ChangesNoBit) {
         ASSERT_TRUE(want.ok()) << want.status().message();
         const int64_t layers = window.end - window.begin;
         for (const int64_t in_memory : {int64_t{0}, int64_t{1}, layers - 2, layers}) {
-          for (const bool recompute : {false, true}) {
+          for (const auto recompute :
+               {plan::Recompute::kNone, plan::Recompute::kMlp, plan::Recompute::kLayer}) {
             ActivationSpill spill(PosixEnv(), dir_.string());
             form.in_memory = in_memory;
             form.recompute = recompute;
-            form.threads = recompute ? 1 : 2;
+            form.threads = recompute == plan::Recompute::kLayer ? 1 : 2;
             form.spill = &spill;
             const auto got = Steps(*model, form);
             ASSERT_TRUE(got.ok()) << got.status().message();

@@ -36,6 +36,11 @@ struct Block {
   PartTimes* times = nullptr;                    // null: nobody asks
   int activation_bits = 0;                       // PassOptions::activation_bits
   bool exact_forward = false;                    // PassOptions::exact_forward
+  // The MLP half takes so many rows at a time, and its part of BlockActivations holds as many: the
+  // backward pass computes it again, piece by piece. Same bits for multiples of
+  // kernels::kTokenBlock. 0: all rows at once, kept.
+  int64_t mlp_rows = 0;
+  int64_t first_row = 0;  // of a call that sees a piece: what is drawn is drawn by row
 
   AdaptedLinear At(LinearKind kind) const;
   kernels::AttentionShape attention_shape() const;
@@ -83,11 +88,12 @@ struct BlockActivations {
   float* attn_post_rstd = nullptr;
   float* k_unrounded = nullptr;  // [rows, kv_dim], with activation_bits only
   float* v_unrounded = nullptr;
-  float* x_mid = nullptr;     // [rows, hidden]
-  float* mlp_rstd = nullptr;  // [rows]
-  float* gate = nullptr;      // [rows, ffn]
-  float* up = nullptr;        // [rows, ffn]
-  float* mlp_out = nullptr;   // [rows, hidden] (sandwich only)
+  float* x_mid = nullptr;  // [rows, hidden]
+  // The MLP half: [rows or Block::mlp_rows, ...], the xa of gate, up and down, too.
+  float* mlp_rstd = nullptr;
+  float* gate = nullptr;     // [rows, ffn]
+  float* up = nullptr;       // [rows, ffn]
+  float* mlp_out = nullptr;  // [rows, hidden] (sandwich only)
   float* mlp_post_rstd = nullptr;
   std::array<float*, kLinearKinds> xa{};  // [rows, r] of each adapted linear
 };
@@ -106,11 +112,24 @@ struct BlockScratch {
   AdapterScratch adapter;
 };
 
-// y may be x, and `acts.x_mid` may be x when nothing is kept. y = null: only what the backward pass
-// needs is computed (recomputation). `cache` null: the rows attend to each other only.
+// y may be x, and `acts.x_mid` may be x when nothing is kept. y = null (recomputation): what the
+// backward pass needs; of a block with mlp_rows the attention half alone. `cache` null: the rows
+// attend to each other only.
 void BlockForward(ExecContext& ctx, const Block& block, const BlockRows& rows, const float* x,
                   float* y, const BlockActivations& acts, const BlockScratch& scratch,
                   const BlockCache* cache = nullptr);
+
+// The MLP half alone: y = MLP(acts.x_mid), or, with y = null, what its backward pass needs.
+void BlockMlpForward(ExecContext& ctx, const Block& block, const BlockRows& rows, float* y,
+                     const BlockActivations& acts, const BlockScratch& scratch);
+
+// A piece of the MLP half of `block`: rows first .. first + count - 1, count <= mlp_rows.
+struct MlpPiece {
+  MlpPiece(const Block& block, const BlockRows& rows, const BlockActivations& acts, int64_t first);
+  Block block;
+  BlockRows rows;
+  BlockActivations acts;
+};
 
 // dy [rows, hidden] becomes dx in place (with need_dx; undefined otherwise), gradients are added to
 // `grads`. `acts` are those of the forward pass; gate and up are destroyed.

@@ -124,7 +124,17 @@ void BlockBackward(ExecContext& ctx, const Block& block, const BlockRows& rows, 
                    const BlockActivations& acts, const BlockScratch& scratch,
                    const LayerGradients& grads, bool need_dx, float* dy) {
   const Backward b{ctx, block, block.config, block.weights, rows, acts, scratch, grads, rows.count};
-  b.Mlp(dy);
+  if (block.mlp_rows == 0) {
+    b.Mlp(dy);
+  } else {
+    for (int64_t first = 0; first < rows.count; first += block.mlp_rows) {
+      const MlpPiece p(block, rows, acts, first);
+      BlockMlpForward(ctx, p.block, p.rows, /*y=*/nullptr, p.acts, scratch);
+      Backward{ctx,    p.block, block.config, block.weights, p.rows,
+               p.acts, scratch, grads,        p.rows.count}
+          .Mlp(dy + first * block.config.hidden);
+    }
+  }
   if (need_dx || TrainsAttention(grads)) b.Attention(x, need_dx, dy);
 }
 

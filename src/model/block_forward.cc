@@ -222,10 +222,12 @@ AdaptedLinear Block::At(LinearKind kind) const {
   };
   AdaptedLinear linear{weights[kind], nullptr, {}, backward, times, activation_bits, exact_forward};
   linear.backward.substream = derive(backward.substream);
+  linear.backward.first_row = first_row;
   if (lora == nullptr) return linear;
   linear.lora = lora->slot(layer, kind);
   linear.dropout = dropout;
   linear.dropout.substream = derive(dropout.substream);
+  linear.dropout.first = first_row * weights[kind].weight.cols;
   return linear;
 }
 
@@ -241,7 +243,25 @@ void BlockForward(ExecContext& ctx, const Block& block, const BlockRows& rows, c
   f.Attend(cache);
   f.AddProjection(LinearKind::kO, acts.attn, x, block.weights.attn_post_norm, acts.attn_out,
                   acts.attn_post_rstd, acts.x_mid);
-  f.Mlp(y);
+  if (block.mlp_rows == 0) return f.Mlp(y);
+  if (y == nullptr) return;
+  for (int64_t first = 0; first < rows.count; first += block.mlp_rows) {
+    const MlpPiece p(block, rows, acts, first);
+    BlockMlpForward(ctx, p.block, p.rows, y + first * block.config.hidden, p.acts, scratch);
+  }
+}
+
+void BlockMlpForward(ExecContext& ctx, const Block& block, const BlockRows& rows, float* y,
+                     const BlockActivations& acts, const BlockScratch& scratch) {
+  Forward{ctx, block, block.config, block.weights, rows, acts, scratch, rows.count}.Mlp(y);
+}
+
+MlpPiece::MlpPiece(const Block& whole, const BlockRows& all, const BlockActivations& kept,
+                   int64_t first)
+    : block(whole), rows(all), acts(kept) {
+  block.first_row += first;
+  rows.count = std::min(whole.mlp_rows, all.count - first);
+  acts.x_mid += first * whole.config.hidden;
 }
 
 }  // namespace edgewise::model

@@ -33,7 +33,7 @@ struct LayerStack::Impl {
   // Points everything into `carver`.
   void Carve(Carver& carver, int64_t max_context, bool converts) {
     BlockNeeds needs;
-    needs.rows = max_rows;
+    needs.rows = needs.mlp_rows = max_rows;
     needs.own_x_mid = false;
     needs.lora = lora;
     needs.rounds = activation_bits > 0;

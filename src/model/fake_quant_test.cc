@@ -144,7 +144,7 @@ TEST_P(FakeQuantPass, RecomputationAndThreadsChangeNoBit) {
   const Step plain = RunStep(1, options), threads = RunStep(2, options);
   EXPECT_EQ(plain.loss, threads.loss);
   EXPECT_EQ(plain.grads, threads.grads);
-  const std::vector<uint8_t> recompute(GetParam().config.layers.size(), 1);
+  const std::vector recompute(GetParam().config.layers.size(), plan::Recompute::kLayer);
   options.recompute = recompute;
   const Step again = RunStep(2, options);
   EXPECT_EQ(plain.loss, again.loss);

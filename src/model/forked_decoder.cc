@@ -120,7 +120,7 @@ Status ForkedDecoder::Plan(const DecoderOptions& options) {
   }
   const auto carve = [&](Carver& carver) {
     BlockNeeds needs;
-    needs.rows = rows;
+    needs.rows = needs.mlp_rows = rows;
     needs.own_x_mid = false;
     needs.lora = widest_adapter;
     needs.rounds = exits_.activation_bits() > 0;

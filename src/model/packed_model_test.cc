@@ -64,15 +64,19 @@ struct Step {
 };
 
 Step RunStep(const Model& model, LoraAdapter& adapter, int threads,
-             const kernels::LinearBackwardOptions& backward) {
+             const kernels::LinearBackwardOptions& backward,
+             const std::vector<int64_t>& lengths = {20, 12},
+             std::span<const plan::Recompute> recompute = {}, int64_t mlp_rows = 0) {
   const auto ctx = MakeContext(threads);
-  const TokenBatch batch = testing::RandomDocuments({20, 12}, model.config().vocab);
+  const TokenBatch batch = testing::RandomDocuments(lengths, model.config().vocab);
   ParameterSet set = ParameterSet::ForLora(adapter);
   PassOptions options;
   options.lora = &adapter;
   options.gradients = &set.gradients();
   options.grad_scale = 0.1;
   options.backward = backward;
+  options.recompute = recompute;
+  options.mlp_rows = mlp_rows;
   TrainingPass pass(*ctx, model, batch.size());
   const auto result = pass.Run(batch, options);
   EXPECT_TRUE(result.ok()) << result.status().message();
@@ -106,6 +110,26 @@ TEST(PackedModel, TrainsAdaptersAsTheDenseValuesDo) {
     kernels::LinearBackwardOptions other = integer;
     other.substream = 10;
     EXPECT_EQ(RunStep(*pair.packed, adapter, 1, other).grads == rounded.grads, !stochastic);
+  }
+}
+
+// What is rounded at random is rounded by row, whatever piece the row comes in.
+TEST(PackedModel, PiecesOfTheMlpChangeNoBit) {
+  const ModelConfig config = testing::TinyLlama();
+  const PackedPair pair = MakePair(config, 4);
+  LoraAdapter adapter = MakeAdapter(config);
+  const std::vector<int64_t> lengths(12, 50);
+  for (const bool stochastic : {false, true}) {
+    const kernels::LinearBackwardOptions integer{kernels::BackwardMode::kInteger, stochastic, 3, 9};
+    const Step whole = RunStep(*pair.packed, adapter, 2, integer, lengths);
+    for (const auto form : {plan::Recompute::kMlp, plan::Recompute::kLayer}) {
+      const std::vector forms(config.layers.size(), form);
+      for (const int64_t rows : {256, 512}) {
+        const Step pieces = RunStep(*pair.packed, adapter, 2, integer, lengths, forms, rows);
+        EXPECT_EQ(pieces.loss, whole.loss);
+        EXPECT_EQ(pieces.grads, whole.grads);
+      }
+    }
   }
 }
 

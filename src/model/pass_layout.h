@@ -35,6 +35,8 @@ class Carver {
 // Which of a block's buffers are wanted.
 struct BlockNeeds {
   int64_t rows = 0;
+  int64_t mlp_rows = 0;   // of the MLP half; 0: it is not wanted
+  bool attention = true;  // the attention half is
   bool backward = false;  // lse, rstd and what only the backward pass reads
   bool own_x_mid = true;  // false: x_mid shares the storage of x
   bool dropout = false;
@@ -62,9 +64,9 @@ struct PassLayout {
 
   struct Layer {
     float* x = nullptr;    // [rows, hidden], input of the layer
-    bool kept = false;     // false: recomputed, `acts` is not set
-    bool spilled = false;  // neither is set: both lie in a slot, see CarveLayer
-    BlockActivations acts;
+    bool spilled = false;  // nothing else is set: it lies in a slot, see CarveLayer
+    plan::Recompute recompute = plan::Recompute::kNone;
+    BlockActivations acts;  // what it keeps
   };
   std::vector<Layer> layers;  // of lowest .. end - 1
   int64_t spilled = 0;        // so many of them, the lowest ones
@@ -72,9 +74,15 @@ struct PassLayout {
   float* hidden = nullptr;    // [rows, hidden], output of the last layer
   float* dhidden = nullptr;   // [rows, hidden], the gradient on its way down
   float* final_rstd = nullptr;
-  BlockActivations shared;  // of layers that keep nothing
+  int64_t mlp_rows = 0;     // of the MLP half of `shared`
+  BlockActivations shared;  // of layers that keep nothing, or not all
   BlockScratch scratch;
+  // Where a layer's activations lie: its own and shared ones.
+  BlockActivations ActivationsOf(const Layer& layer) const;
 };
+
+// Rows of the MLP half at a time in layers that do not keep it, of batches of so many tokens.
+int64_t MlpRows(const PassOptions& options, int64_t max_tokens);
 
 // What layer `layer` of a pass of `rows` rows keeps.
 PassLayout::Layer CarveLayer(Carver& carver, const ModelConfig& config, int64_t layer, int64_t rows,

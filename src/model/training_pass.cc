@@ -103,6 +103,10 @@ Status TrainingPass::Impl::CheckOptions(const PassOptions& o) const {
   if (o.layers_in_memory >= 0 && o.gradients != nullptr && o.spill == nullptr) {
     return InvalidArgument("there is no place for the layers that are not in memory");
   }
+  if (o.mlp_rows < 0 || o.mlp_rows % kernels::kTokenBlock != 0) {
+    return InvalidArgument(fmt::format("{} rows of the MLP at a time are no multiple of {}",
+                                       o.mlp_rows, kernels::kTokenBlock));
+  }
   if (!(o.dropout >= 0 && o.dropout < 1)) {
     return InvalidArgument(fmt::format("dropout {} is not in [0, 1)", o.dropout));
   }
@@ -206,6 +210,7 @@ Result<kernels::HeadLossResult> TrainingPass::Impl::Head(const TokenBatch& batch
 TrainingPass::TrainingPass(ExecContext& ctx, const Model& model, int64_t max_tokens)
     : impl_(new Impl{ctx, model, std::clamp<int64_t>(max_tokens, 1, kMaxTokens), {}, {}, {}, {}}) {}
 
+void TrainingPass::SetMlpRows(int64_t mlp_rows) { impl_->mlp_rows = mlp_rows; }
 void TrainingPass::SetMaxTokens(int64_t max_tokens) {
   Release();
   impl_->max_tokens = std::clamp<int64_t>(max_tokens, 1, kMaxTokens);

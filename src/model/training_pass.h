@@ -20,6 +20,7 @@
 #include "model/parameters.h"
 #include "model/part_times.h"
 #include "model/whole_head.h"
+#include "plan/workload.h"
 
 namespace edgewise {
 struct TokenBatch;  // tensor/token_batch.h
@@ -51,6 +52,9 @@ struct PassPhases {
   double waited = 0;    // for streamed weights, in all of these
 };
 
+// As many as keep the kernels at their rate.
+inline constexpr int64_t kMlpRows = 512, kLeastMlpRows = 256;
+
 struct PassOptions {
   // Layers [begin, end) are run; end = -1: all. begin > 0 needs start_hidden.
   int64_t begin = 0;
@@ -69,9 +73,13 @@ struct PassOptions {
   double grad_scale = 0;
   ExitHead head;
 
-  // recompute[layer] != 0: only the input of this layer is kept, the rest is computed again in
-  // the backward pass (same bits). Empty: none.
-  std::span<const uint8_t> recompute;
+  // What of each layer is computed again in the backward pass instead of kept (same bits). Empty:
+  // nothing.
+  std::span<const plan::Recompute> recompute;
+  // Tokens that go at a time through the MLP of layers that do not keep it: of those that say so
+  // here, and of those that have no gradient. 0: all of them. A multiple of kernels::kTokenBlock
+  // (same bits).
+  int64_t mlp_rows = kMlpRows;
 
   // Only this many of the topmost layers that back-propagation reaches keep what they keep in
   // memory; what the ones below keep, which is used last, passes through `spill` to the disk (same
@@ -171,6 +179,8 @@ class TrainingPass {
   int64_t max_tokens() const;
   // From now on batches may hold up to so many. Releases.
   void SetMaxTokens(int64_t max_tokens);
+  // PassOptions::mlp_rows of Forward and ForwardLayer from now on (kMlpRows until then).
+  void SetMlpRows(int64_t mlp_rows);
   void Release();  // gives that back until the next run
 
  private:

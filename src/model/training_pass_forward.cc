@@ -35,6 +35,8 @@ Status TrainingPass::Impl::RunInPlace(const TokenBatch& batch, LayerRange range,
   options.lora = lora;
   options.activation_bits = activation_bits;
   options.exact_forward = exact_forward;
+  options.linears = observer;
+  options.mlp_rows = mlp_rows;
   if (range.end < 0) return InvalidArgument(fmt::format("layers up to {}", range.end));
   EW_RETURN_IF_ERROR(CheckOptions(options));
   EW_RETURN_IF_ERROR(Check(batch));
@@ -64,7 +66,8 @@ Status TrainingPass::Impl::RunInPlace(const TokenBatch& batch, LayerRange range,
                       {},
                       nullptr,
                       own.activation_bits,
-                      own.exact_forward};
+                      own.exact_forward,
+                      layout.mlp_rows};
     BlockForward(ctx, block, Rows(batch, layer), hidden, hidden, acts, layout.scratch);
   }
   return Status::Ok();

@@ -31,6 +31,7 @@ struct TrainingPass::Impl {
   // first_key of each window length in the model, for the batches at hand.
   using Keys = std::map<int64_t, std::vector<int32_t>>;
   std::vector<Keys> first_keys = std::vector<Keys>(1);
+  int64_t mlp_rows = kMlpRows;  // of passes in place
 
   const ModelConfig& config() const { return model.config(); }
 

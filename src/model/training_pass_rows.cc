@@ -147,6 +147,8 @@ Result<std::vector<kernels::HeadLossResult>> TrainingPass::Impl::RunRows(
     for (size_t r = 0; r < rows.size(); ++r) {
       const Row& row = rows[r];
       BlockActivations acts = row.layout.shared;
+      Block block = BlockAt(layer, row.o);
+      block.mlp_rows = row.layout.mlp_rows;
       float* x = input_of(row.layout, std::max(layer, shape.lowest));
       float* y = x;
       const int64_t i = layer - shape.lowest;
@@ -160,12 +162,12 @@ Result<std::vector<kernels::HeadLossResult>> TrainingPass::Impl::RunRows(
           std::copy_n(x, row.batch.size() * width, kept.x);
           x = kept.x;
         }
-        if (kept.kept) acts = kept.acts;
+        acts = row.layout.ActivationsOf(kept);
+        if (kept.recompute == plan::Recompute::kNone) block.mlp_rows = 0;
         y = input_of(row.layout, layer + 1);
       }
       if (acts.x_mid == nullptr) acts.x_mid = x;
-      BlockForward(ctx, BlockAt(layer, row.o), Rows(row.batch, layer, r), x, y, acts,
-                   row.layout.scratch);
+      BlockForward(ctx, block, Rows(row.batch, layer, r), x, y, acts, row.layout.scratch);
       if (piece.used() > 0) spilled.Filled(i, r, piece.used());
       if (row.o.observe) row.o.observe(layer + 1, y);
     }
@@ -203,10 +205,11 @@ Result<std::vector<kernels::HeadLossResult>> TrainingPass::Impl::RunRows(
         Carver piece(slot);
         kept = CarveLayer(piece, config(), layer, row.batch.size(), row.o);
       }
-      const Block block = BlockAt(layer, row.o);
+      Block block = BlockAt(layer, row.o);
+      if (kept.recompute != plan::Recompute::kNone) block.mlp_rows = row.layout.mlp_rows;
       const BlockRows at = Rows(row.batch, layer, r);
-      const BlockActivations& acts = kept.kept ? kept.acts : row.layout.shared;
-      if (!kept.kept) {
+      const BlockActivations acts = row.layout.ActivationsOf(kept);
+      if (kept.recompute == plan::Recompute::kLayer) {
         BlockForward(ctx, block, at, kept.x, /*y=*/nullptr, acts, row.layout.scratch);
       }
       BlockBackward(ctx, block, at, kept.x, acts, row.layout.scratch,

@@ -13,6 +13,10 @@ using testing::MakeTinyModel;
 using testing::RandomDocuments;
 using testing::TinyModel;
 
+constexpr auto kNone = plan::Recompute::kNone, kMlp = plan::Recompute::kMlp,
+               kLayer = plan::Recompute::kLayer;
+using Forms = std::vector<plan::Recompute>;  // of the layers
+
 LoraAdapter MakeAdapter(const ModelConfig& config) {
   LoraConfig lora;
   lora.r = 3;
@@ -62,8 +66,8 @@ TEST_P(Pass, AGroupOfBatchesGivesTheBitsOfOneAfterTheOther) {
                                 RandomDocuments({17}, c().vocab),
                                 RandomDocuments({5, 40}, c().vocab)};
   const auto ctx = MakeContext(2);
-  for (const std::vector<uint8_t>& recompute :
-       {std::vector<uint8_t>{}, std::vector<uint8_t>{1, 1, 1}, std::vector<uint8_t>{0, 1, 0}}) {
+  for (const Forms& recompute :
+       {Forms{}, Forms{kLayer, kLayer, kLayer}, Forms{kNone, kLayer, kMlp}}) {
     ParameterSet set = ParameterSet::ForLora(adapter_);
     PassOptions options;
     options.lora = &adapter_;
@@ -102,12 +106,60 @@ TEST_P(Pass, RecomputationAndThreadsChangeNoBit) {
   const Step threads = RunStep(2, batch, options);
   EXPECT_EQ(plain.loss, threads.loss);
   EXPECT_EQ(plain.grads, threads.grads);
-  for (const std::vector<uint8_t>& recompute :
-       {std::vector<uint8_t>{1, 1, 1}, std::vector<uint8_t>{0, 1, 0}}) {
+  for (const Forms& recompute : {Forms{kLayer, kLayer, kLayer}, Forms{kNone, kLayer, kNone},
+                                 Forms{kMlp, kMlp, kMlp}, Forms{kMlp, kNone, kLayer}}) {
     options.recompute = recompute;
     const Step again = RunStep(2, batch, options);
     EXPECT_EQ(plain.loss, again.loss);
     EXPECT_EQ(plain.grads, again.grads);
+  }
+}
+
+// 600 tokens: three pieces of 256, two of 512, one.
+TEST_P(Pass, PiecesOfTheMlpChangeNoBit) {
+  const TokenBatch batch = RandomDocuments(std::vector<int64_t>(12, 50), c().vocab);
+  PassOptions options;
+  options.dropout = 0.3f;
+  const Step plain = RunStep(2, batch, options);
+  const auto ctx = MakeContext(2);
+  for (const Forms& recompute : {Forms{kLayer, kLayer, kLayer}, Forms{kMlp, kLayer, kNone}}) {
+    for (const int64_t rows : {0, 256, 512}) {
+      options.recompute = recompute;
+      options.mlp_rows = rows;
+      const Step again = RunStep(2, batch, options);
+      EXPECT_EQ(plain.loss, again.loss);
+      EXPECT_EQ(plain.grads, again.grads);
+      PassOptions forward;
+      forward.mlp_rows = rows;
+      forward.lora = &adapter_;
+      forward.dropout = options.dropout;
+      TrainingPass pass(*ctx, *model_, batch.size());
+      EXPECT_EQ(pass.Run(batch, forward)->loss_sum, plain.loss);
+    }
+  }
+  options.mlp_rows = 100;
+  EXPECT_FALSE(TrainingPass(*ctx, *model_, 600).Run(batch, options).ok());
+}
+
+TEST_P(Pass, PiecesOfTheMlpChangeNoBitOfFullGradients) {
+  const TokenBatch batch = RandomDocuments(std::vector<int64_t>(12, 50), c().vocab);
+  const auto ctx = MakeContext(2);
+  ASSERT_TRUE(model_->MakeTrainable().ok());
+  auto set = ParameterSet::ForModel(*model_);
+  ASSERT_TRUE(set.ok()) << set.status().message();
+  std::vector<float> want;
+  for (const Forms& recompute : {Forms{}, Forms{kLayer, kMlp, kLayer}}) {
+    PassOptions options;
+    options.gradients = &set->gradients();
+    options.grad_scale = 0.1;
+    options.recompute = recompute;
+    options.mlp_rows = 256;
+    TrainingPass pass(*ctx, *model_, batch.size());
+    set->ZeroGrads();
+    ASSERT_TRUE(pass.Run(batch, options).ok());
+    const std::vector<float> got(set->grads().data(), set->grads().data() + set->count());
+    if (want.empty()) want = got;
+    EXPECT_EQ(want, got);
   }
 }
 
@@ -176,13 +228,20 @@ TEST(PassMemory, ShrinksWithRecomputationAndWindow) {
   options.lora = &adapter;
   options.gradients = &all.gradients();
   const int64_t full = pass.MemoryNeeded(options).total();
-  const std::vector<uint8_t> recompute = {1, 1, 1};
-  options.recompute = recompute;
+  const Forms layers = {kLayer, kLayer, kLayer}, mlps = {kMlp, kMlp, kMlp};
+  options.recompute = layers;
   const int64_t recomputed = pass.MemoryNeeded(options).total();
+  const int64_t long_whole = pass.MemoryNeeded(options, 2048).total();
+  options.mlp_rows = 256;
+  const int64_t long_pieces = pass.MemoryNeeded(options, 2048).total();
+  options.recompute = mlps;
+  const int64_t mlp_recomputed = pass.MemoryNeeded(options).total();
   options.recompute = {};
   options.gradients = &window.gradients();
   const int64_t windowed = pass.MemoryNeeded(options).total();
-  EXPECT_LT(recomputed, full);
+  EXPECT_LT(mlp_recomputed, full);
+  EXPECT_LT(recomputed, mlp_recomputed);
+  EXPECT_LT(long_pieces, long_whole);
   EXPECT_LT(windowed, full);
   EXPECT_LT(forward, windowed);
 }

@@ -144,7 +144,8 @@ Bits RunAll(const Model& model, int threads, bool recompute) {
   Rng rng(5, RngStream::kTest);
   for (float& v : adapter->values().span()) v = static_cast<float>(0.1 * rng.NextNormal());
   ParameterSet set = ParameterSet::ForLora(*adapter);
-  const std::vector<uint8_t> again(c.layers.size(), recompute);
+  const std::vector<plan::Recompute> again(
+      c.layers.size(), recompute ? plan::Recompute::kLayer : plan::Recompute::kNone);
   const TokenBatch batch = testing::RandomDocuments({20, 12}, c.vocab);
   TrainingPass pass(*ctx, model, batch.size());
   Bits bits;

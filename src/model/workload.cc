@@ -17,6 +17,7 @@ namespace {
 
 using plan::KernelKind;
 using plan::Op;
+using plan::Recompute;
 using plan::Stage;
 
 constexpr int64_t kSharedScratch = int64_t{12} << 20;
@@ -70,6 +71,7 @@ class Describer {
     w.tokens = o_.tokens;
     w.micro_batches = o_.micro_batches;
     w.recompute = o_.recompute;
+    lowest_ = train_from;
     AddUnits(&w);
     // Adaptive tuning starts from cached states above the embedding.
     if (begin == 0) w.stages.push_back(Embedding());
@@ -79,7 +81,6 @@ class Describer {
       w.stages.push_back(std::move(s));
     }
     AddHead(&w);
-    lowest_ = train_from;
     for (int64_t l = end - 1; l >= train_from; --l) w.stages.push_back(Layer(l, true, true));
     Memory(begin, end, train_from, &w);
     return w;
@@ -150,17 +151,24 @@ class Describer {
     s.unit = static_cast<int32_t>(l);
     s.backward = backward;
     s.name = fmt::format("layer {}{}", l, backward ? " backward" : "");
-    s.recomputes = backward && o_.recompute;
-    if (!backward || s.recomputes) AddForward(l, trained, &s);
+    s.recomputes = backward && o_.recompute != Recompute::kNone;
+    if (!backward || o_.recompute == Recompute::kLayer) AddAttentionForward(l, trained, &s);
+    if (!backward || s.recomputes) AddMlpForward(l, trained, /*again=*/backward, &s);
     if (backward) AddBackward(l, &s);
     return s;
   }
+  // Tokens that pass through the MLP of a layer at a time.
+  int64_t MlpTokens(bool trained) const {
+    const bool kept = trained && o_.recompute == Recompute::kNone;
+    return kept || o_.mlp_tokens == 0 ? o_.tokens : std::min(o_.mlp_tokens, o_.tokens);
+  }
 
   // Linears of one form and input, as one matrix.
-  Op LinearOp(int64_t l, std::span<const LinearKind> kinds, KernelKind what) const {
+  Op LinearOp(int64_t l, std::span<const LinearKind> kinds, KernelKind what, int64_t tokens) const {
     Op op;
     op.kind = what;
-    op.tokens = o_.tokens;
+    op.tokens = tokens;
+    op.share = static_cast<double>(o_.tokens) / static_cast<double>(tokens);
     for (LinearKind kind : kinds) {
       const LinearShape shape = ShapeOf(c_, kind);
       const MatrixForm& form = Linear(l, kind);
@@ -178,12 +186,13 @@ class Describer {
     return op;
   }
 
-  Op Lora(LinearKind kind, KernelKind what) const {
+  Op Lora(LinearKind kind, KernelKind what, int64_t tokens) const {
     const LinearShape s = ShapeOf(c_, kind);
     Op op;
     op.name = std::string(LinearName(kind)) + " adapter";
     op.kind = what;
-    op.tokens = o_.tokens;
+    op.tokens = tokens;
+    op.share = static_cast<double>(o_.tokens) / static_cast<double>(tokens);
     op.out = s.out;
     op.in = s.in;
     op.rank = o_.rank;
@@ -211,7 +220,8 @@ class Describer {
   }
 
   // Linears that share their input are one product when their weights have one form.
-  void AddProjections(int64_t l, std::span<const LinearKind> kinds, bool trained, Stage* s) const {
+  void AddProjections(int64_t l, std::span<const LinearKind> kinds, bool trained, int64_t tokens,
+                      Stage* s) const {
     const MatrixForm& first = Linear(l, kinds[0]);
     const bool one = std::all_of(kinds.begin(), kinds.end(), [&](LinearKind kind) {
       const MatrixForm& f = Linear(l, kind);
@@ -219,23 +229,36 @@ class Describer {
              std::abs(f.sparsity - first.sparsity) < 0.02;
     });
     for (size_t i = 0; i < kinds.size(); i += one ? kinds.size() : 1) {
-      s->ops.push_back(LinearOp(l, one ? kinds : kinds.subspan(i, 1), KernelKind::kLinearForward));
+      s->ops.push_back(
+          LinearOp(l, one ? kinds : kinds.subspan(i, 1), KernelKind::kLinearForward, tokens));
     }
     if (!trained || Full()) return;
-    for (LinearKind kind : kinds) s->ops.push_back(Lora(kind, KernelKind::kLora));
+    for (LinearKind kind : kinds) s->ops.push_back(Lora(kind, KernelKind::kLora, tokens));
   }
 
-  void AddForward(int64_t l, bool trained, Stage* s) const {
-    AddProjections(l, kAttentionInputs, trained, s);
-    AddProjections(l, kAttentionOutput, trained, s);
-    AddProjections(l, kMlpInputs, trained, s);
-    AddProjections(l, kMlpOutput, trained, s);
+  void AddAttentionForward(int64_t l, bool trained, Stage* s) const {
+    AddProjections(l, kAttentionInputs, trained, o_.tokens, s);
+    AddProjections(l, kAttentionOutput, trained, o_.tokens, s);
     s->ops.push_back(Attention(l, KernelKind::kAttention));
-    s->ops.push_back(Bytes("norms", KernelKind::kNorm, c_.hidden, 2));
+    s->ops.push_back(Bytes("norm", KernelKind::kNorm, c_.hidden));
     s->ops.push_back(
         Bytes("rotary", KernelKind::kRotary, c_.q_dim() + c_.kv_dim(), 1, c_.head_dim));
+    s->ops.push_back(Bytes("residual", KernelKind::kElementwise, c_.hidden, trained ? 1 : 0));
+  }
+  // `again`: nobody wants its output.
+  void AddMlpForward(int64_t l, bool trained, bool again, Stage* s) const {
+    const int64_t tokens = MlpTokens(trained);
+    AddProjections(l, kMlpInputs, trained, tokens, s);
+    if (!again || c_.sandwich_norms) {
+      AddProjections(l, kMlpOutput, trained, tokens, s);
+    } else if (!Full()) {
+      s->ops.push_back(Lora(LinearKind::kDown, KernelKind::kLora, tokens));
+      s->ops.back().gops /= 2;  // one of the two products
+    }
+    s->ops.push_back(Bytes("norm", KernelKind::kNorm, c_.hidden));
     s->ops.push_back(Bytes("gate", KernelKind::kGate, c_.ffn));
-    s->ops.push_back(Bytes("residuals", KernelKind::kElementwise, c_.hidden, trained ? 2 : 0));
+    s->ops.push_back(
+        Bytes("residual", KernelKind::kElementwise, c_.hidden, trained && !again ? 1 : 0));
   }
 
   void AddBackward(int64_t l, Stage* s) const {
@@ -244,12 +267,13 @@ class Describer {
     for (LinearKind kind : kAllLinears) {
       // Below the lowest layer nothing wants a gradient.
       const bool input = kind == LinearKind::kQ || kind == LinearKind::kK || kind == LinearKind::kV;
+      const int64_t tokens = input || kind == LinearKind::kO ? o_.tokens : MlpTokens(true);
       const LinearKind one[] = {kind};
-      if (!input || l > lowest_ || Full()) s->ops.push_back(LinearOp(l, one, through));
+      if (!input || l > lowest_ || Full()) s->ops.push_back(LinearOp(l, one, through, tokens));
       if (Full()) {
-        s->ops.push_back(LinearOp(l, one, KernelKind::kWeightGradient));
+        s->ops.push_back(LinearOp(l, one, KernelKind::kWeightGradient, tokens));
       } else {
-        s->ops.push_back(Lora(kind, KernelKind::kLoraBackward));
+        s->ops.push_back(Lora(kind, KernelKind::kLoraBackward, tokens));
       }
     }
     s->ops.push_back(Attention(l, KernelKind::kAttentionBackward));
@@ -335,13 +359,15 @@ class Describer {
   int64_t Kept(int64_t layer) const {
     Carver carver;
     carver.Floats(o_.tokens * c_.hidden);
-    if (!o_.recompute) {
-      BlockNeeds needs;
-      needs.rows = o_.tokens;
-      needs.backward = true;
-      CarveActivations(carver, c_, layer, needs);
-      if (!Full()) carver.Floats(kLinearKinds * o_.tokens * o_.rank);
-    }
+    if (o_.recompute == Recompute::kLayer) return carver.used();
+    const bool mlp = o_.recompute == Recompute::kNone;
+    BlockNeeds needs;
+    needs.rows = o_.tokens;
+    needs.mlp_rows = mlp ? o_.tokens : 0;
+    needs.backward = true;
+    CarveActivations(carver, c_, layer, needs);
+    constexpr int64_t kAttentionKinds = 4;
+    if (!Full()) carver.Floats((mlp ? kLinearKinds : kAttentionKinds) * o_.tokens * o_.rank);
     return carver.used();
   }
 
@@ -362,6 +388,7 @@ class Describer {
     w->optimizer_gbytes = static_cast<double>(trained) * 28e-9;
     BlockNeeds needs;
     needs.rows = o_.tokens;
+    needs.mlp_rows = MlpTokens(true);
     needs.backward = true;
     Carver scratch;
     CarveScratch(scratch, c_, needs);
@@ -372,7 +399,11 @@ class Describer {
     w->micro_bytes = micro.used();
     w->slot_bytes = ActivationSpill::SlotBytes(Kept(end - 1));
     Carver shared;
-    if (o_.recompute || train_from > begin) CarveSharedActivations(shared, c_, needs);
+    if (o_.recompute != Recompute::kNone || train_from > begin) {
+      needs.attention = o_.recompute == Recompute::kLayer || train_from > begin;
+      needs.mlp_rows = MlpTokens(false);
+      CarveSharedActivations(shared, c_, needs);
+    }
     w->scratch_bytes =
         scratch.high() + shared.high() + kSharedScratch + o_.threads * kScratchPerThread;
     if (o_.method == WorkloadMethod::kEdge) w->scratch_bytes += 2 * o_.tokens * c_.hidden * 4;
@@ -388,7 +419,7 @@ class Describer {
 };
 
 Status CheckOptions(const WorkloadOptions& o) {
-  if (o.tokens < 1 || o.micro_batches < 1 || o.rank < 1) {
+  if (o.tokens < 1 || o.micro_batches < 1 || o.rank < 1 || o.mlp_tokens < 0) {
     return InvalidArgument("tokens, micro-batches and rank are at least 1");
   }
   return Status::Ok();

@@ -38,7 +38,9 @@ struct WorkloadOptions {
   double head_kept_share = -1;  // share of the blocks that it leaves in the gradient; -1: unknown
   double supervised = 1;        // share of the tokens that carry loss
   int64_t document_tokens = 0;  // mean length of the documents in a micro-batch; 0: a single one
-  bool recompute = false;
+  plan::Recompute recompute = plan::Recompute::kNone;
+  // Through the MLP at a time, in layers that do not keep it (PassOptions::mlp_rows); 0: all.
+  int64_t mlp_tokens = 512;
   WeightForm form;
   int64_t runtime_bytes = int64_t{24} << 20;
   int64_t threads = 2;

@@ -41,6 +41,11 @@ bool StaysInSlot(int64_t layer, int64_t layers, int64_t row, int64_t group) {
   return piece >= layers * group - kSpillSlots && use < kSpillSlots;
 }
 
+std::string_view RecomputeName(Recompute recompute) {
+  constexpr std::string_view kNames[] = {"none", "mlp", "layer"};
+  return kNames[static_cast<size_t>(recompute)];
+}
+
 double Streams::slowest() const { return std::max({compute, load, store}); }
 
 ordered_json ToJson(const Workload& w) {
@@ -48,7 +53,7 @@ ordered_json ToJson(const Workload& w) {
                     {"method", w.method},
                     {"tokens", w.tokens},
                     {"micro_batches", w.micro_batches},
-                    {"recompute", w.recompute},
+                    {"recompute", RecomputeName(w.recompute)},
                     {"state_bytes", w.state_bytes},
                     {"scratch_bytes", w.scratch_bytes},
                     {"runtime_bytes", w.runtime_bytes},
@@ -91,7 +96,8 @@ ordered_json ToJson(const Plan& p) {
   j["choice"] = {{"tokens", p.choice.tokens},
                  {"micro_batches", p.choice.micro_batches},
                  {"group", p.choice.group},
-                 {"recompute", p.choice.recompute},
+                 {"recompute", RecomputeName(p.choice.recompute)},
+                 {"mlp_tokens", p.choice.mlp_tokens},
                  {"overlap", p.choice.overlap},
                  {"weight_budget_bytes", p.choice.weight_budget},
                  {"layers_in_memory", p.choice.layers_in_memory},

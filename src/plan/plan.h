@@ -29,7 +29,9 @@ struct Choice {
   // Micro-batches that go through a layer together: 1 is row by row (a micro-batch runs to its end
   // first), all of them column by column (a layer runs to its end first), else mixed.
   int64_t group = 1;
-  bool recompute = false;
+  Recompute recompute = Recompute::kNone;
+  // Tokens that go at a time through the MLP of a layer that does not keep it.
+  int64_t mlp_tokens = 0;
   bool overlap = true;        // weights are read while others compute
   int64_t weight_budget = 0;  // bytes of weights in memory at a time
   // Topmost layers whose pieces stay in memory; those of the others are written to the disk and

@@ -5,11 +5,20 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "plan/device.h"
 
 namespace edgewise::plan {
+
+// What of a trained layer is computed again in the backward pass instead of kept.
+enum class Recompute : uint8_t {
+  kNone,
+  kMlp,    // the MLP half, in pieces of tokens: what it keeps is the most of a layer
+  kLayer,  // everything but the layer's input, the MLP half in pieces of tokens
+};
+std::string_view RecomputeName(Recompute recompute);  // "none", "mlp", "layer"
 
 // One kernel call.
 struct Op {
@@ -59,7 +68,7 @@ struct Workload {
   std::string model, method;
   int64_t tokens = 0;         // of one micro-batch
   int64_t micro_batches = 1;  // of one step
-  bool recompute = false;
+  Recompute recompute = Recompute::kNone;
   std::vector<WeightUnit> units;
   // Of one micro-batch, in the order in which it depends: each stage needs the one before it.
   std::vector<Stage> stages;

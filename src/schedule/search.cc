@@ -47,7 +47,8 @@ class Searcher {
   Searcher(const plan::Device& device, const DescribeFn& describe, const SearchOptions& options)
       : device_(device), describe_(describe), o_(options) {}
 
-  Status Try(const Choice& choice) {
+  // Whether it fits and reads nothing: less memory would be no use.
+  Result<bool> Try(const Choice& choice) {
     EW_ASSIGN(const Workload* w, Describe(choice));
     ++candidates_;
     Result<Plan> plan = Evaluate(device_, *w, choice, o_);
@@ -58,8 +59,9 @@ class Searcher {
     }
     if (!plan.ok()) {
       if (plan.status().code() != StatusCode::kOutOfMemory) return plan.status();
-      return Status::Ok();
+      return false;
     }
+    const bool all = plan->loaded_bytes == 0;
     const int64_t cost = o_.spill == Use::kAuto ? plan->stored_bytes : 0;
     if (o_.uncertainty > 0) {
       sound_.push_back({plan->choice, cost, plan->predicted_seconds,
@@ -71,7 +73,7 @@ class Searcher {
                         (plan->predicted_seconds < best->predicted_seconds * (1 + 1e-9) &&
                          plan->predicted_peak_bytes < best->predicted_peak_bytes);
     if (better) best = std::move(*plan);
-    return Status::Ok();
+    return all;
   }
 
   // Of the plans that are not clearly slower than the fastest the one that costs least beside time.
@@ -107,9 +109,23 @@ class Searcher {
     return Status::Ok();
   }
 
-  Result<int64_t> Layers(const Choice& choice) {
-    EW_ASSIGN(const Workload* w, Describe(choice));
-    return w->kept_layers();
+  // Every piece of the MLP that may be worth it, every share of the layers' pieces on disk.
+  Status TryPieces(Choice c) {
+    for (const int64_t mlp_tokens : o_.mlp_tokens) {
+      const bool first = mlp_tokens == o_.mlp_tokens.front();
+      // Kept MLPs come as a whole; a piece is no more than a micro-batch.
+      if (!first && (c.recompute == plan::Recompute::kNone || mlp_tokens >= c.tokens)) break;
+      c.mlp_tokens = mlp_tokens;
+      EW_ASSIGN(const Workload* w, Describe(c));
+      bool all = false;
+      for (const int64_t in_memory : InMemory(w->kept_layers(), o_.spill)) {
+        c.layers_in_memory = in_memory;
+        EW_ASSIGN(const bool one, Try(c));
+        all = all || (one && in_memory < 0);
+      }
+      if (all) break;
+    }
+    return Status::Ok();
   }
 
   // Group sizes between the powers of two, from the best one on.
@@ -129,7 +145,7 @@ class Searcher {
           current.micro_batches);
       EW_ASSIGN(const Workload* w, Describe(next));
       const Result<Plan> plan = Evaluate(device_, *w, next, o_);
-      EW_RETURN_IF_ERROR(Try(next));
+      EW_RETURN_IF_ERROR(Try(next).status());
       if (!plan.ok()) continue;
       const double heat = 0.05 * now * (1.0 - static_cast<double>(i) / kAnnealingSteps) + 1e-12;
       if (rng.NextDouble() < std::exp((now - plan->predicted_seconds) / heat)) {
@@ -150,17 +166,17 @@ class Searcher {
         "no plan fits {}. The smallest limit that works is --memory {}MiB (micro-batches of {} "
         "tokens{}{}); a lower --rank, fewer --bits, more --exits or --method edge make it smaller",
         FormatBytes(o_.memory_limit), (smallest_ >> 20) + 1, smallest_choice_.tokens,
-        smallest_choice_.recompute ? ", activations recomputed" : "",
+        smallest_choice_.recompute != plan::Recompute::kNone ? ", activations recomputed" : "",
         smallest_choice_.layers_in_memory >= 0 ? ", inputs of layers on disk" : ""));
   }
 
  private:
-  // Workloads differ by micro-batch and recomputation only.
+  // Workloads differ by these only.
   Result<const Workload*> Describe(const Choice& c) {
-    const auto key = std::tuple(c.tokens, c.micro_batches, c.recompute);
+    const Key key(c.tokens, c.micro_batches, c.recompute, c.mlp_tokens);
     const auto found = workloads_.find(key);
     if (found != workloads_.end()) return &found->second;
-    EW_ASSIGN(Workload w, describe_(c.tokens, c.micro_batches, c.recompute));
+    EW_ASSIGN(Workload w, describe_(c));
     return &workloads_.emplace(key, std::move(w)).first->second;
   }
 
@@ -174,7 +190,8 @@ class Searcher {
   const plan::Device& device_;
   const DescribeFn& describe_;
   const SearchOptions& o_;
-  std::map<std::tuple<int64_t, int64_t, bool>, Workload> workloads_;
+  using Key = std::tuple<int64_t, int64_t, plan::Recompute, int64_t>;
+  std::map<Key, Workload> workloads_;
   // The fastest by what they cost beside time.
   std::map<int64_t, std::optional<Plan>> best_;
   std::vector<Sound> sound_;  // that fit; with uncertainty only
@@ -191,21 +208,14 @@ Result<Plan> Search(const plan::Device& device, const DescribeFn& describe,
   for (int64_t tokens = std::min(o.max_tokens, o.tokens);; tokens /= 2) {
     const int64_t micro_batches = (o.tokens + tokens - 1) / tokens;
     for (int64_t group : Groups(micro_batches, o.traversal)) {
-      for (const bool recompute : {false, true}) {
-        if (recompute ? o.recompute == Recompute::kNever : o.recompute == Recompute::kAlways) {
-          continue;
-        }
+      for (const plan::Recompute recompute : o.recompute) {
         Choice c;
         c.tokens = tokens;
         c.micro_batches = micro_batches;
+        c.group = group;
         c.recompute = recompute;
-        EW_ASSIGN(const int64_t layers, searcher.Layers(c));
-        for (const int64_t in_memory : InMemory(layers, o.spill)) {
-          c.group = group;
-          c.layers_in_memory = in_memory;
-          c.overlap = o.overlap;
-          EW_RETURN_IF_ERROR(searcher.Try(c));
-        }
+        c.overlap = o.overlap;
+        EW_RETURN_IF_ERROR(searcher.TryPieces(c));
       }
     }
     if (!o.split_batches || tokens / 2 < 64) break;

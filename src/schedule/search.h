@@ -10,12 +10,9 @@
 
 namespace edgewise::schedule {
 
-// The workload of a step for a micro-batch of so many tokens, so many of them a step, recomputed or
-// not: model::DescribeStep behind a function, since the scheduler does not see models.
-using DescribeFn =
-    std::function<Result<plan::Workload>(int64_t tokens, int64_t micro_batches, bool recompute)>;
-
-enum class Recompute { kSearch, kNever, kAlways };
+// The workload of a step by its choice of tokens, micro_batches, recompute and mlp_tokens:
+// model::DescribeStep behind a function, since the scheduler does not see models.
+using DescribeFn = std::function<Result<plan::Workload>(const plan::Choice& choice)>;
 
 // Of what costs more than time: wear of a disk, another order of summation.
 enum class Use {
@@ -30,7 +27,12 @@ struct SearchOptions {
   int64_t tokens = 512;       // of a step, in micro-batches of at most max_tokens
   int64_t max_tokens = 512;   // of a micro-batch as the data gives it
   bool split_batches = true;  // smaller micro-batches may be tried
-  Recompute recompute = Recompute::kSearch;
+  // What may be computed again.
+  std::vector<plan::Recompute> recompute = {plan::Recompute::kNone, plan::Recompute::kMlp,
+                                            plan::Recompute::kLayer};
+  // Choice::mlp_tokens that may be tried, largest first: smaller ones where the ones before do not
+  // fit or leave weights to be read.
+  std::vector<int64_t> mlp_tokens = {512, 256};
   Use spill = Use::kNever;     // kept activations may go to the disk
   double spill_read_gbps = 0;  // at which they come back; 0: at the disk's rate for weights
   bool overlap = true;         // reads and writes pass while others compute
@@ -53,9 +55,9 @@ Result<plan::Plan> Evaluate(const plan::Device& device, const plan::Workload& wo
                             const plan::Choice& choice, const SearchOptions& options);
 
 // The fastest plan (see SearchOptions::uncertainty). Every combination of micro-batch, group,
-// recomputation and spilling is evaluated (a few hundred); with more than kMaxGroups possible group
-// sizes these are annealed. Error: kOutOfMemory, with the smallest limit that works and what would
-// make it smaller.
+// recomputation, piece of the MLP and spilling is evaluated (a few hundred); with more than
+// kMaxGroups possible group sizes these are annealed. Error: kOutOfMemory, with the smallest limit
+// that works and what would make it smaller.
 Result<plan::Plan> Search(const plan::Device& device, const DescribeFn& describe,
                           const SearchOptions& options);
 inline constexpr int64_t kMaxGroups = 12;

@@ -27,12 +27,21 @@ Device MakeDevice(double gops, double disk_gbps) {
   return d;
 }
 
-// Layers of 1 MB; a token costs 1 Mop a layer and keeps 1000 bytes of it.
-Result<Workload> Describe(int layers, int64_t tokens, int64_t micro_batches, bool recompute) {
+// Layers of 1 MB; a token costs 1 Mop a layer and keeps 1000 bytes of it, 400 of them in the MLP,
+// which is computed again for half of what the whole layer costs. With `mlp_bytes` a token that is
+// in an MLP which is not kept takes those.
+Result<Workload> Describe(int layers, const plan::Choice& choice, int64_t mlp_bytes = 0) {
+  const int64_t tokens = choice.tokens;
   Workload w;
   w.tokens = tokens;
-  w.micro_batches = micro_batches;
-  w.recompute = recompute;
+  w.micro_batches = choice.micro_batches;
+  w.recompute = choice.recompute;
+  if (choice.recompute != plan::Recompute::kNone) {
+    w.scratch_bytes = mlp_bytes * std::min(tokens, choice.mlp_tokens);
+  }
+  constexpr double kTimes[] = {1, 1.25, 1.5};
+  constexpr int64_t kKept[] = {1000, 600, 100};
+  const auto form = static_cast<size_t>(choice.recompute);
   w.state_bytes = 1000000;
   const auto add = [&](int layer, bool backward) {
     plan::Stage s;
@@ -44,9 +53,9 @@ Result<Workload> Describe(int layers, int64_t tokens, int64_t micro_batches, boo
     op.tokens = tokens;
     op.out = op.in = 1000;
     op.bits = 8;
-    op.gops = 1e-3 * static_cast<double>(tokens) * (backward && recompute ? 1.5 : 1);
+    op.gops = 1e-3 * static_cast<double>(tokens) * (backward ? kTimes[form] : 1);
     s.ops = {op};
-    if (!backward) s.kept_bytes = tokens * (recompute ? 100 : 1000);
+    if (!backward) s.kept_bytes = tokens * kKept[form];
     w.stages.push_back(s);
   };
   for (int l = 0; l < layers; ++l) {
@@ -58,9 +67,7 @@ Result<Workload> Describe(int layers, int64_t tokens, int64_t micro_batches, boo
 }
 
 DescribeFn Layers(int layers) {
-  return [layers](int64_t tokens, int64_t micro_batches, bool recompute) {
-    return Describe(layers, tokens, micro_batches, recompute);
-  };
+  return [layers](const plan::Choice& choice) { return Describe(layers, choice); };
 }
 
 TEST(Search, PlansAreSoundAndNeverSlowerThanFixedOrders) {
@@ -156,10 +163,9 @@ TEST(Search, KeepsWeightsThatFit) {
 // Pieces on disk make plans that would not fit otherwise, and only where they are needed or clearly
 // faster when the disk is to be spared.
 TEST(Search, SpillsWhereItIsNeededOrClearlyFaster) {
-  const DescribeFn describe = [](int64_t tokens, int64_t micro_batches,
-                                 bool recompute) -> Result<Workload> {
-    EW_ASSIGN(Workload w, Describe(8, tokens, micro_batches, recompute));
-    w.micro_bytes = tokens * 50;
+  const DescribeFn describe = [](const plan::Choice& choice) -> Result<Workload> {
+    EW_ASSIGN(Workload w, Describe(8, choice));
+    w.micro_bytes = choice.tokens * 50;
     w.slot_bytes = plan::kSpillSlots * w.stages[0].kept_bytes;
     return w;
   };
@@ -168,6 +174,7 @@ TEST(Search, SpillsWhereItIsNeededOrClearlyFaster) {
     o.tokens = 512 * micro;
     o.max_tokens = 512;
     o.split_batches = false;
+    o.recompute = {plan::Recompute::kNone, plan::Recompute::kLayer};
     const auto search = [&](Use spill, double disk) {
       o.spill = spill;
       return Search(MakeDevice(100, disk), describe, o);
@@ -207,7 +214,7 @@ TEST(Search, SpillsWhereItIsNeededOrClearlyFaster) {
     o.memory_limit = 2'000'000 + 8 * 51'200 + 3 * 512'000;
     const Result<Plan> never = search(Use::kNever, 1000), fast = search(Use::kAuto, 1000);
     ASSERT_TRUE(never.ok() && fast.ok());
-    EXPECT_EQ(never->choice.recompute, true);
+    EXPECT_NE(never->choice.recompute, plan::Recompute::kNone);
     EXPECT_GT(fast->stored_bytes, 0);
     EXPECT_LT(fast->predicted_seconds, (1 - kClearly) * never->predicted_seconds);
     // Through a slow one it is not worth it (unless weights come from there, too, and want the
@@ -216,6 +223,39 @@ TEST(Search, SpillsWhereItIsNeededOrClearlyFaster) {
       EXPECT_EQ(search(Use::kAuto, 0.2)->stored_bytes, 0);
     }
   }
+}
+
+// A little too small for everything: the MLPs go first, and in smaller pieces only where that fits
+// or reads less.
+TEST(Search, ComputesAgainWhatItMust) {
+  SearchOptions o;
+  o.tokens = o.max_tokens = 1024;
+  o.split_batches = false;
+  const auto search = [&](int64_t limit) {
+    o.memory_limit = limit;
+    return Search(
+        MakeDevice(100, 1e-4),
+        [](const plan::Choice& c) { return Describe(8, c, /*mlp_bytes=*/1000); }, o);
+  };
+  const int64_t all = 8'000'000 + 1'000'000, kept = 8 * 1024;
+  const auto form = [&](int64_t limit) {
+    const Result<Plan> plan = search(limit);
+    EXPECT_TRUE(plan.ok()) << plan.status().message();
+    EXPECT_TRUE(CheckPlan(*plan).ok());
+    EXPECT_EQ(plan->loaded_bytes, 0);
+    return std::pair(plan->choice.recompute, plan->choice.mlp_tokens);
+  };
+  using plan::Recompute;
+  EXPECT_EQ(form(all + kept * 1000), std::pair(Recompute::kNone, int64_t{512}));
+  EXPECT_EQ(form(all + kept * 1000 - 1), std::pair(Recompute::kMlp, int64_t{512}));
+  EXPECT_EQ(form(all + kept * 600 + 512'000 - 1), std::pair(Recompute::kMlp, int64_t{256}));
+  EXPECT_EQ(form(all + kept * 600 + 256'000 - 1), std::pair(Recompute::kLayer, int64_t{512}));
+  EXPECT_EQ(form(all + kept * 100 + 512'000 - 1), std::pair(Recompute::kLayer, int64_t{256}));
+  // Below that weights are read; the least of all is one of them.
+  const Result<Plan> least = search(2'000'000 + kept * 100 + 256'000);
+  ASSERT_TRUE(least.ok()) << least.status().message();
+  EXPECT_EQ(least->choice.mlp_tokens, 256);
+  EXPECT_FALSE(search(2'000'000 + kept * 100 + 256'000 - 1).ok());
 }
 
 TEST(CheckPlan, FindsWhatIsBroken) {

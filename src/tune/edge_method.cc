@@ -111,7 +111,7 @@ Result<std::unique_ptr<EdgeMethod>> EdgeMethod::Create(ExecContext& ctx, const m
                                      m->options_.trunk));
   EW_RETURN_IF_ERROR(m->MakeAdapters());
   EW_RETURN_IF_ERROR(m->MakeHeads());
-  m->SetRecompute(m->options_.recompute);
+  m->SetRecompute(m->options_.recompute, model::kMlpRows);
   m->held_out_ = m->options_.held_out;
   ExitSchedule::Options schedule;
   schedule.order = m->options_.order;
@@ -274,6 +274,7 @@ model::PassOptions EdgeMethod::WindowPass(int exit, bool train) {
   o.head = head(exit);
   o.activation_bits = options_.activation_bits;
   o.whole_head = options_.whole_head;
+  o.mlp_rows = mlp_rows_;
   if (!train) return o;
   if (teacher_.weight > 0) o.teacher = &teacher_;
   const ExitState& s = HeadOf(exit);
@@ -376,6 +377,7 @@ model::PassMemory EdgeMethod::MemoryNeeded(int64_t max_tokens) {
     model::PassOptions below;
     below.end = exits_[static_cast<size_t>(e)].begin;
     below.start_hidden = start_.data();
+    below.mlp_rows = mlp_rows_;
     most.scratch = std::max(most.scratch, pass_.MemoryNeeded(below, max_tokens).scratch);
   }
   // Logits of every row, kept from step to step by no one but needed in each.

@@ -57,7 +57,7 @@ struct EdgeOptions {
   double teacher_weight = 0;  // model::Teacher::weight
   std::string teacher_name;
   bool whole_head = false;  // model::PassOptions::whole_head
-  bool recompute = false;
+  plan::Recompute recompute = plan::Recompute::kNone;
   // Of gradients through packed weights; kInteger rounds stochastically.
   kernels::BackwardMode backward = kernels::BackwardMode::kExact;
   float head_skip_below = 0;  // kernels::HeadLossArgs::skip_below
@@ -116,9 +116,12 @@ class EdgeMethod : public Method {
   const EdgeTimes& times() const { return times_; }
   // Blocks of the vocabulary in all training passes: kernels::HeadLossResult.
   const kernels::HeadLossResult& head_blocks() const { return head_blocks_; }
-  // From now on activations are kept, or computed again in the backward pass (same bits).
-  void SetRecompute(bool recompute) {
-    recompute_.assign(recompute ? static_cast<size_t>(model_.config().num_layers()) : 0, 1);
+  // From now on activations are kept, or computed again in the backward pass
+  // (model::PassOptions::recompute of every layer, and its mlp_rows; same bits).
+  void SetRecompute(plan::Recompute recompute, int64_t mlp_rows) {
+    recompute_.assign(static_cast<size_t>(model_.config().num_layers()), recompute);
+    mlp_rows_ = mlp_rows;
+    pass_.SetMlpRows(mlp_rows);
   }
   // From now on only so many layers of a window, the topmost ones, keep what they keep in memory
   // (model::PassOptions::layers_in_memory; same bits). `spill` has to outlive the method.
@@ -192,7 +195,8 @@ class EdgeMethod : public Method {
   std::vector<std::vector<LayerParams>> layer_params_;  // per adapter, per layer
   std::vector<ExitState> states_;
   std::vector<model::Parameter> params_;
-  std::vector<uint8_t> recompute_;
+  std::vector<plan::Recompute> recompute_;
+  int64_t mlp_rows_ = model::kMlpRows;
   int64_t layers_in_memory_ = -1;
   model::ActivationSpill* spill_ = nullptr;
   std::optional<ExitSchedule> schedule_;

@@ -66,7 +66,7 @@ TEST_F(EdgeMethodTest, RecomputationCanBeChosenLaterAndChangesNoBit) {
   auto kept = Make(Options(TrunkMode::kFrozen, "kept"));
   auto recomputed = Make(Options(TrunkMode::kFrozen, "recomputed"));
   EXPECT_FALSE(kept->trunk().Complete());
-  recomputed->SetRecompute(true);
+  recomputed->SetRecompute(plan::Recompute::kLayer, model::kMlpRows);
   EXPECT_LT(recomputed->MemoryNeeded().activations, kept->MemoryNeeded().activations);
   std::vector<int32_t> active, same;
   ASSERT_TRUE(kept->BeginStep(0, &active).ok());

@@ -56,8 +56,9 @@ Result<model::PassMemory> PassOf(ExecContext& ctx, const model::Model& model,
   model::PassOptions o;
   o.gradients = full ? &wanted : &parameters->gradients();
   o.lora = adapter ? &*adapter : nullptr;
-  const std::vector<uint8_t> recompute = RecomputedLayers(config, *o.gradients, r.method.recompute);
+  const std::vector recompute = RecomputedLayers(config, *o.gradients, r.method.recompute);
   o.recompute = recompute;
+  o.mlp_rows = r.method.mlp_rows;
   o.layers_in_memory = r.method.layers_in_memory;
   return model::TrainingPass(ctx, model, r.max_tokens).MemoryNeeded(o);
 }
@@ -80,6 +81,15 @@ int64_t LargestHeld(const model::WeightStream& stream, int64_t limit) {
   return top * kPage;
 }
 
+// Pieces of the MLP, largest first: that of the request and smaller ones that a micro-batch has.
+std::vector<int64_t> MlpRowsToTry(int64_t asked, int64_t max_tokens) {
+  std::vector<int64_t> out = {asked};
+  for (int64_t rows = asked / 2; rows >= model::kLeastMlpRows && rows < max_tokens; rows /= 2) {
+    out.push_back(rows);
+  }
+  return out;
+}
+
 struct Change {
   std::string what;
   MemoryRequest request;
@@ -93,8 +103,8 @@ std::vector<Change> Alternatives(const model::Model& model, const MemoryRequest&
     what += (what.empty() ? "" : ", ") + text;
     out.push_back({what, changed});
   };
-  if (!r.method.recompute) {
-    changed.method.recompute = true;
+  if (r.method.recompute != plan::Recompute::kLayer) {
+    changed.method.recompute = plan::Recompute::kLayer;
     add("recompute activations");
   }
   const bool full = r.method.kind == MethodKind::kFull;
@@ -187,8 +197,10 @@ Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
       std::max(least, request.used_weights > 0 ? request.used_weights : stream.total_bytes());
   int64_t rest = 0;
   // Sets `fit`; whether it is within the limit.
-  const auto fits = [&](bool recompute, int64_t layers_in_memory) -> Result<bool> {
+  const auto fits = [&](plan::Recompute recompute, int64_t mlp_rows,
+                        int64_t layers_in_memory) -> Result<bool> {
     r.method.recompute = fit.recompute = recompute;
+    r.method.mlp_rows = fit.mlp_rows = mlp_rows;
     r.method.layers_in_memory = fit.layers_in_memory = layers_in_memory;
     EW_ASSIGN(fit.estimate, EstimateMemory(ctx, model, r));
     rest = fit.estimate.total() - fit.estimate.weights + vectors;
@@ -201,21 +213,26 @@ Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
     return budget >= least;
   };
   const ModelMethodOptions& asked = request.method;
-  EW_ASSIGN(bool found, fits(asked.recompute, asked.layers_in_memory));
-  if (!found && !asked.recompute) {
-    EW_ASSIGN(found, fits(true, asked.layers_in_memory));
+  EW_ASSIGN(bool found, fits(asked.recompute, asked.mlp_rows, asked.layers_in_memory));
+  for (const int64_t rows : MlpRowsToTry(asked.mlp_rows, request.max_tokens)) {
+    for (const auto recompute : {plan::Recompute::kMlp, plan::Recompute::kLayer}) {
+      if (found || recompute < asked.recompute) continue;
+      EW_ASSIGN(found, fits(recompute, rows, asked.layers_in_memory));
+    }
   }
+  const int64_t rows = fit.mlp_rows;
+  constexpr auto kLayer = plan::Recompute::kLayer;
   if (!found && request.may_spill) {
     // The most layers in memory that fit.
     int64_t low = 0, high = asked.layers_in_memory >= 0 ? asked.layers_in_memory
                                                         : model.config().num_layers();
-    EW_ASSIGN(found, fits(true, 0));
+    EW_ASSIGN(found, fits(kLayer, rows, 0));
     while (found && high - low > 1) {
       const int64_t middle = (low + high) / 2;
-      EW_ASSIGN(const bool more, fits(true, middle));
+      EW_ASSIGN(const bool more, fits(kLayer, rows, middle));
       (more ? low : high) = middle;
     }
-    EW_ASSIGN(found, fits(true, low));
+    EW_ASSIGN(found, fits(kLayer, rows, low));
   }
   if (found) return fit;
   const std::string sizes = fmt::format("{} beside {} for the largest piece of the weights",

@@ -33,9 +33,9 @@ struct MemoryRequest {
   int64_t max_tokens = 0;       // of one micro-batch
   double bytes_per_weight = 0;  // of the base's matrices; 0: as the model holds them
   int64_t runtime_bytes = 0;    // resident without the model: measure it before loading
-  // Method edge: what its largest window takes (EdgeMethod::MemoryNeeded) with `method`'s recompute
-  // and layers_in_memory and micro-batches of `max_tokens`, in place of what the method would take
-  // over the whole depth.
+  // Method edge: what its largest window takes (EdgeMethod::MemoryNeeded) with `method`'s
+  // recompute, mlp_rows and layers_in_memory and micro-batches of `max_tokens`, in place of what
+  // the method would take over the whole depth.
   std::function<model::PassMemory(const ModelMethodOptions& method, int64_t max_tokens)> pass = {};
   int64_t group = 1;           // micro-batches that go through each layer together
   int64_t kernel_scratch = 0;  // what kernels keep for themselves, measured; 0: the most they do
@@ -48,17 +48,19 @@ struct MemoryRequest {
 
 // How a run fits its limit: what the executor obeys.
 struct MemoryFit {
-  MemoryEstimate estimate;        // with the weights that are in memory at a time
-  bool recompute = false;         // of the request, or needed
-  int64_t layers_in_memory = -1;  // the same
-  int64_t weight_budget = 0;      // of a streamed model: bytes of weights in memory at a time
-  bool offloaded = false;         // less than all of them
+  MemoryEstimate estimate;  // with the weights that are in memory at a time
+  // Of the request, or needed.
+  plan::Recompute recompute = plan::Recompute::kNone;
+  int64_t mlp_rows = model::kMlpRows;
+  int64_t layers_in_memory = -1;
+  int64_t weight_budget = 0;  // of a streamed model: bytes of weights in memory at a time
+  bool offloaded = false;     // less than all of them
 };
 
 // Fits a streamed model (Model::stream) into `limit_bytes`: all weights in memory where they fit,
-// else as many as the rest leaves, else activations recomputed as well, else as few of them as
-// needed on disk, if they may. Error: kOutOfMemory, with
-// the smallest limit that works and what else would make the run smaller.
+// else as many as the rest leaves, else activations recomputed as well (of the MLPs, of all), the
+// MLPs in smaller pieces, else as few of them as needed on disk, if they may. Error: kOutOfMemory,
+// with the smallest limit that works and what else would make the run smaller.
 Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
                               const MemoryRequest& request, int64_t limit_bytes);
 

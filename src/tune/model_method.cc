@@ -57,13 +57,14 @@ Result<model::LoraAdapter> MakeAdapter(const model::ModelConfig& config,
   return model::LoraAdapter::Create(config, lora, options.init_seed);
 }
 
-std::vector<uint8_t> RecomputedLayers(const model::ModelConfig& config,
-                                      const model::GradientMap& wanted, bool recompute) {
-  std::vector<uint8_t> out;
-  if (!recompute) return out;
+std::vector<plan::Recompute> RecomputedLayers(const model::ModelConfig& config,
+                                              const model::GradientMap& wanted,
+                                              plan::Recompute recompute) {
+  std::vector<plan::Recompute> out;
+  if (recompute == plan::Recompute::kNone) return out;
   const int64_t layers = config.num_layers();
-  out.assign(static_cast<size_t>(layers), 0);
-  std::fill(out.begin() + std::min(wanted.first_layer(), layers), out.end(), uint8_t{1});
+  out.assign(static_cast<size_t>(layers), plan::Recompute::kNone);
+  std::fill(out.begin() + std::min(wanted.first_layer(), layers), out.end(), recompute);
   return out;
 }
 
@@ -96,6 +97,7 @@ model::PassOptions ModelMethod::PassOptions() const {
   o.lora = adapter();
   o.gradients = &params_->gradients();
   o.recompute = recompute_;
+  o.mlp_rows = options_.mlp_rows;
   o.layers_in_memory = options_.layers_in_memory;
   o.spill = options_.spill;
   o.head_skip_below = options_.head_skip_below;
@@ -145,6 +147,7 @@ Status ModelMethod::Micros(std::span<const TokenBatch* const> batches,
 Result<LossSum> ModelMethod::Evaluate(const TokenBatch& batch) {
   model::PassOptions o;
   o.lora = adapter();
+  o.mlp_rows = options_.mlp_rows;
   EW_ASSIGN(const kernels::HeadLossResult r, pass_.Run(batch, o));
   return LossSum{r.loss_sum, r.labelled, r.correct};
 }

@@ -26,8 +26,9 @@ struct ModelMethodOptions {
   int64_t last_layers = 16;  // kLastN: LoRA on so many top layers
   uint64_t init_seed = 42;   // of LoRA's A
   std::string init_adapter;  // PEFT directory to start from instead; "": fresh
-  // Keep only the inputs of the trained layers and compute the rest again in the backward pass.
-  bool recompute = false;
+  // Of the trained layers: model::PassOptions::recompute, and its mlp_rows.
+  plan::Recompute recompute = plan::Recompute::kNone;
+  int64_t mlp_rows = model::kMlpRows;
   // model::PassOptions of these names; the spill has to outlive the method.
   int64_t layers_in_memory = -1;
   model::ActivationSpill* spill = nullptr;
@@ -45,8 +46,9 @@ struct ModelMethodOptions {
 Result<model::LoraAdapter> MakeAdapter(const model::ModelConfig& config,
                                        const ModelMethodOptions& options);
 // PassOptions::recompute: every layer that back-propagation reaches, or none.
-std::vector<uint8_t> RecomputedLayers(const model::ModelConfig& config,
-                                      const model::GradientMap& wanted, bool recompute);
+std::vector<plan::Recompute> RecomputedLayers(const model::ModelConfig& config,
+                                              const model::GradientMap& wanted,
+                                              plan::Recompute recompute);
 
 class ModelMethod : public Method {
  public:
@@ -84,7 +86,7 @@ class ModelMethod : public Method {
   ModelMethodOptions options_;
   std::optional<model::LoraAdapter> adapter_;
   std::optional<model::ParameterSet> params_;
-  std::vector<uint8_t> recompute_;
+  std::vector<plan::Recompute> recompute_;
   model::TrainingPass pass_;
 };
 

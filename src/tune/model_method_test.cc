@@ -148,7 +148,7 @@ TEST_F(ModelMethodTest, ResumedRunIsTheUninterruptedOneBitForBit) {
 
 TEST_F(ModelMethodTest, RecomputationChangesNoBit) {
   const std::string kept = Run("kept");
-  method_.recompute = true;
+  method_.recompute = plan::Recompute::kLayer;
   EXPECT_TRUE(Run("again") == kept);
 }
 
@@ -163,11 +163,11 @@ TEST_F(ModelMethodTest, GroupsOfMicroBatchesChangeNoBit) {
     model::ActivationSpill spill(PosixEnv(), ::testing::TempDir());
     method_.layers_in_memory = group % 2;
     method_.spill = &spill;
-    method_.recompute = group == 5;
+    method_.recompute = group == 5 ? plan::Recompute::kMlp : plan::Recompute::kNone;
     EXPECT_TRUE(Run("spilled" + std::to_string(group), 2) == rows) << group;
     EXPECT_GT(spill.stats().bytes_written, 0);
     method_.layers_in_memory = -1;
-    method_.recompute = false;
+    method_.recompute = plan::Recompute::kNone;
   }
 }
 
@@ -180,7 +180,7 @@ TEST_F(ModelMethodTest, CutMicroBatchesStayTheSameBits) {
   Run("parts", 2, 3);
   EXPECT_TRUE(Run("parts", 2) == whole);
   method_.group = 3;
-  method_.recompute = true;
+  method_.recompute = plan::Recompute::kLayer;
   model::ActivationSpill spill(PosixEnv(), ::testing::TempDir());
   method_.layers_in_memory = 1;
   method_.spill = &spill;
