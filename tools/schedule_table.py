@@ -6,8 +6,12 @@ limit by LoRA over the whole depth and by adaptive layer tuning, and prints a Ma
 that is refused is a row too. Peak memory is what the system reports of the process that has ended
 (ru_maxrss). Edge runs first in a fresh directory, then (edge again) with the states below its window
 there. With --at-least a short run tells first how many steps take so many seconds: the speed of a
-machine drifts, and a step of a tenth of a second says little. Rows that are done are kept in
-WORKDIR/rows.jsonl: with --seconds the tool stops between rows and the next call goes on.
+machine drifts, and a step of a tenth of a second says little. With --repeat every row is run so many
+times, in rounds over all rows rather than in succession, so that a machine whose speed drifts does so
+for all of them. Times are then medians, and of the peaks that run is shown whose prediction was the
+lowest against what it took; its error is followed by that of the highest prediction, where the two
+differ. Runs that are done are kept in WORKDIR/rows.jsonl: with --seconds the tool stops between runs
+and the next call goes on. (What tells the number of steps runs once per row.)
 
 usage: schedule_table.py EDGEWISE WORKDIR --tokenizer MODEL [--shapes A,B] [--limits 300MiB,1GiB]
 """
@@ -20,6 +24,7 @@ import pathlib
 import random
 import resource
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -81,40 +86,79 @@ def tune(args, base, data, directory, method, limit, steps):
                to_bytes(limit) if args.enforce else None)
 
 
+def measure(args, data, key, before):
+    """One run of a row, of as many steps as those `before`: its exit code and result."""
+    shape, limit, method = key
+    base = args.workdir / f"{shape}-{args.bits}"
+    directory = args.workdir / f"run-{method.split()[0]}"
+    if method == "edge":
+        shutil.rmtree(directory, ignore_errors=True)
+    steps = args.steps
+    known = [r["steps"] for _, r in before if "steps" in r]
+    if known:
+        steps = known[0]
+    elif args.at_least:
+        pilot = args.workdir / f"pilot-{method.split()[0]}"
+        code, result = tune(args, base, data, pilot, method, limit, steps)
+        if code == 0:
+            steps = max(steps, math.ceil(args.at_least / result["step_seconds"]))
+        shutil.rmtree(pilot, ignore_errors=True)
+    return tune(args, base, data, directory, method, limit, steps)
+
+
 def error(predicted, measured):
     return f"{100 * (predicted / measured - 1):+.1f}%" if measured > 0 else "-"
 
 
-def row_text(key, code, r):
+def merged(results):
+    """Of the rounds of one row, all of which fitted: what to print, and the errors of all peaks."""
+    out = dict(results[0])
+    for name in ("step_seconds", "seconds", "predicted_step_seconds", "predicted_seconds",
+                 "weights_wait_seconds", "weights_read_bytes"):
+        out[name] = statistics.median(r.get(name, 0) for r in results)
+    lowest = min(results, key=lambda r: r["predicted_peak_bytes"] / r["peak_rss_bytes"])
+    for name in ("predicted_peak_bytes", "peak_rss_bytes"):
+        out[name] = lowest[name]
+    for name in ("offloaded", "recompute"):  # plans follow the measured speed and may differ
+        out[name] = "/".join(sorted({"yes" if r[name] else "no" for r in results}, reverse=True))
+    out["peak_errors"] = sorted(r["predicted_peak_bytes"] / r["peak_rss_bytes"] - 1
+                                for r in results)
+    return out
+
+
+def row_text(key, rounds):
     shape, limit, method = key
-    if "peak_rss_bytes" not in r:
-        message = r.get("error", {}).get("message", "")
-        return f"| {shape} | {limit} | {method} | exit {code}: {message} |" + " |" * 13
+    refused = [(code, r) for code, r in rounds if "peak_rss_bytes" not in r]
+    if refused:
+        code, message = refused[0][0], refused[0][1].get("error", {}).get("message", "")
+        often = f" ({len(refused)} of {len(rounds)} runs)" if len(refused) < len(rounds) else ""
+        return f"| {shape} | {limit} | {method} | exit {code}{often}: {message} |" + " |" * 13
+    r = merged([r for _, r in rounds])
     peak, want = r["peak_rss_bytes"], r["predicted_peak_bytes"]
     step, want_step = r["step_seconds"], r["predicted_step_seconds"]
     total, want_total = r["seconds"], r["predicted_seconds"]
-    cells = [shape, limit, method, str(r["steps"]), "yes" if r["offloaded"] else "no",
-             "yes" if r["recompute"] else "no", f"{want / 2**20:.0f}", f"{peak / 2**20:.0f}",
-             error(want, peak), f"{want_step:.3f}", f"{step:.3f}", error(want_step, step),
+    errors = list(dict.fromkeys(f"{100 * e:+.1f}%" for e in r["peak_errors"]))
+    cells = [shape, limit, method, str(r["steps"]), r["offloaded"], r["recompute"],
+             f"{want / 2**20:.0f}", f"{peak / 2**20:.0f}",
+             " to ".join(errors if len(errors) == 1 else (errors[0], errors[-1])),
+             f"{want_step:.3f}", f"{step:.3f}", error(want_step, step),
              f"{want_total:.1f}", f"{total:.1f}", error(want_total, total),
-             f"{r.get('weights_wait_seconds', 0):.2f}",
-             f"{r.get('weights_read_bytes', 0) / 1e9:.2f}"]
+             f"{r['weights_wait_seconds']:.2f}", f"{r['weights_read_bytes'] / 1e9:.2f}"]
     return "| " + " | ".join(cells) + " |"
 
 
 def summary(rows):
-    steps, peaks, under = [], [], 0
-    for _, _, r in rows:
-        if "peak_rss_bytes" not in r:
-            continue
-        steps.append(abs(r["predicted_step_seconds"] / r["step_seconds"] - 1))
-        peaks.append(r["predicted_peak_bytes"] / r["peak_rss_bytes"] - 1)
-        under += r["predicted_peak_bytes"] < r["peak_rss_bytes"]
-    if not steps:
+    """rows: [(code, result) of every round]. Step times are medians, peaks those of all runs."""
+    fitted = [merged([r for _, r in rounds]) for rounds in rows
+              if all("peak_rss_bytes" in r for _, r in rounds)]
+    if not fitted:
         return "no run fitted"
-    return (f"{len(steps)} runs: {sum(e <= 0.15 for e in steps)} step times within 15% (worst "
+    steps = [abs(r["predicted_step_seconds"] / r["step_seconds"] - 1) for r in fitted]
+    peaks = [e for r in fitted for e in r["peak_errors"]]
+    runs = f"{len(peaks)} runs" + (f" of {len(fitted)} rows" if len(peaks) > len(fitted) else "")
+    return (f"{runs}: {sum(e <= 0.15 for e in steps)} step times within 15% (worst "
             f"{100 * max(steps):.0f}%), {sum(e <= 0.05 for e in peaks)} peaks within 5% (worst "
-            f"{100 * max(peaks):+.1f}%), {under} peaks below the measured one")
+            f"{100 * max(peaks):+.1f}%), {sum(e < 0 for e in peaks)} peaks below the measured one")
 
 
 def main():
@@ -130,12 +174,14 @@ def main():
     p.add_argument("--steps", type=int, default=6)
     p.add_argument("--at-least", type=float, default=0, metavar="S",
                    help="as many steps more as take S seconds")
+    p.add_argument("--repeat", type=int, default=1, metavar="N",
+                   help="run every row so many times, in rounds over all rows, and print medians")
     p.add_argument("--tokens", type=int, default=256)
     p.add_argument("--options", default="", help="further options of tune")
     p.add_argument("--weights-io", default="cached")
     p.add_argument("--enforce", action="store_true",
                    help="run under RLIMIT_DATA of the limit, so that asking for more memory fails")
-    p.add_argument("--seconds", type=float, default=0, help="begin no row after so many; 0: no end")
+    p.add_argument("--seconds", type=float, default=0, help="begin no run after so many; 0: no end")
     args = p.parse_args()
     start = time.monotonic()
     args.workdir.mkdir(parents=True, exist_ok=True)
@@ -144,46 +190,37 @@ def main():
     # Rows a little shorter than the longest, which are not cut.
     make_data(data, max(1, args.steps // 2), args.tokens - 8)
     kept = args.workdir / "rows.jsonl"
-    done = {}
+    done = {}  # of every row the (code, result) of its rounds
     for line in kept.read_text().splitlines() if kept.exists() else []:
         saved = json.loads(line)
-        done[tuple(saved["key"])] = (saved["code"], saved["result"])
+        done.setdefault(tuple(saved["key"]), []).append((saved["code"], saved["result"]))
     left = 0
-    for shape in args.shapes.split(","):
+    rows = [(shape, limit, method) for shape in args.shapes.split(",")
+            for limit in (args.limits or LIMITS[shape]).split(",")
+            for method in args.methods.split(",")]
+    for shape in dict.fromkeys(shape for shape, _, _ in rows):
         base = args.workdir / f"{shape}-{args.bits}"
         if not (base / "packed.safetensors").exists():
             subprocess.run([args.edgewise, "random-base", "--shape", shape, "--bits", args.bits,
                             "--tokenizer", args.tokenizer, "-o", base, "--quiet"], check=True)
-        for limit in (args.limits or LIMITS[shape]).split(","):
-            for method in args.methods.split(","):
-                key = (shape, limit, method)
-                if key in done:
-                    continue
-                if args.seconds and time.monotonic() - start > args.seconds:
-                    left += 1
-                    continue
-                directory = args.workdir / f"run-{method.split()[0]}"
-                if method == "edge":
-                    shutil.rmtree(directory, ignore_errors=True)
-                steps = args.steps
-                if args.at_least:
-                    pilot = args.workdir / f"pilot-{method.split()[0]}"
-                    code, result = tune(args, base, data, pilot, method, limit, steps)
-                    if code == 0:
-                        steps = max(steps, math.ceil(args.at_least / result["step_seconds"]))
-                    shutil.rmtree(pilot, ignore_errors=True)
-                done[key] = tune(args, base, data, directory, method, limit, steps)
-                with open(kept, "a") as f:
-                    code, result = done[key]
-                    f.write(json.dumps({"key": key, "code": code, "result": result}) + "\n")
-    rows = [(key, code, r) for key, (code, r) in done.items()]
+    for turn in range(args.repeat):
+        for key in rows:
+            if len(done.get(key, [])) > turn:
+                continue
+            if args.seconds and time.monotonic() - start > args.seconds:
+                left += 1
+                continue
+            done.setdefault(key, []).append(measure(args, data, key, done[key]))
+            with open(kept, "a") as f:
+                code, result = done[key][-1]
+                f.write(json.dumps({"key": key, "code": code, "result": result}) + "\n")
     print("| " + " | ".join(COLUMNS) + " |")
     print("|---" * len(COLUMNS) + "|")
-    for key, code, r in rows:
-        print(row_text(key, code, r))
-    print(f"\n{summary(rows)}")
+    for key, rounds in done.items():
+        print(row_text(key, rounds))
+    print(f"\n{summary(done.values())}")
     if left:
-        print(f"{left} rows left: call again")
+        print(f"{left} runs left: call again")
 
 
 if __name__ == "__main__":
