@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 """Whether reading weights hides behind computing: steps of offloaded tuning that read past the page
 cache, next to the same run with all weights in memory (compute) and to the time that the disk takes
-for the bytes of a step (measured by reading the file past the page cache). Prints a Markdown table.
-Expects bases and data as tools/schedule_table.py makes them. Cases that name an order take
-micro-batches of 64 tokens, whose weights take longer to read than they compute; others 256.
+for the bytes of a step (measured by reading the file past the page cache). The three take turns,
+--repeat times; columns are medians, and "over max" is the median, with the least and the greatest,
+of the quotients of each turn, so that a machine whose speed drifts does so for both sides of them.
+Prints a Markdown table. Expects bases and data as tools/schedule_table.py makes them. Cases that
+name an order take micro-batches of 64 tokens, whose weights take longer to read than they compute;
+others 256.
 
 With --orders it compares, instead, the searched order of micro-batches with the fixed ones: every
 case row by row, column by column and as searched, in turns, so that a machine whose speed drifts
-does so for all three.
+does so for all three. "Over the better" is the median of the quotients within a turn, too; of every
+order the least and the greatest time are shown beside the median.
 
 usage: overlap_table.py EDGEWISE WORKDIR [--cases SHAPE:LIMIT:METHOD[:ORDER:ACCUM],...]
        overlap_table.py EDGEWISE WORKDIR --orders [--cases SHAPE:LIMIT:METHOD:ACCUM,...]
@@ -61,20 +65,52 @@ def compare_orders(args):
             for order, done in runs.items():
                 done.append(tune(args, base, directory, method, limit, "64", "--weights-io",
                                  "direct", "--grad-accum", accum, "--order", order, fits=False))
-        took = {order: statistics.median(r["step_seconds"] for r in done) if done[0] else None
-                for order, done in runs.items()}
-        want = {order: statistics.median(r["predicted_step_seconds"] for r in done)
-                if done[0] else None for order, done in runs.items()}
-        if took["searched"] is None:
-            print(f"| {shape} | {limit} | {method} | {accum} | does not fit |" + " |" * 7)
-            continue
-        better = min(t for o, t in took.items() if t is not None and o != "searched")
-        text = {o: f"{t:.2f}" if t is not None else "does not fit" for o, t in took.items()}
-        said = {o: f"{t:.2f}" if t is not None else "-" for o, t in want.items()}
-        print(f"| {shape} | {limit} | {method} | {accum} | {text['row']} | {text['column']} | "
-              f"{text['searched']} | {runs['searched'][0]['group']} | "
-              f"{took['searched'] / better:.2f}x | {said['row']} | {said['column']} | "
-              f"{said['searched']} |", flush=True)
+        print(orders_text(shape, limit, method, accum, runs), flush=True)
+
+
+def spread(values, unit=""):
+    """The median, and, of several, the least and the greatest."""
+    text = f"{statistics.median(values):.2f}{unit}"
+    return text if len(values) == 1 else f"{text} ({min(values):.2f} to {max(values):.2f})"
+
+
+def orders_text(shape, limit, method, accum, runs):
+    """runs: of every order the results of its runs; None is one that did not fit."""
+    if None in runs["searched"]:
+        return f"| {shape} | {limit} | {method} | {accum} | does not fit |" + " |" * 7
+    took, want = {}, {}  # of the orders that fit
+    for order, done in runs.items():
+        if None not in done:
+            took[order] = [r["step_seconds"] for r in done]
+            want[order] = statistics.median(r["predicted_step_seconds"] for r in done)
+    fixed = [took[order] for order in ("row", "column") if order in took]
+    over = [searched / min(others) for searched, *others in zip(took["searched"], *fixed)
+            if others]
+    text = {o: spread(took[o]) if o in took else "does not fit" for o in runs}
+    said = {o: f"{want[o]:.2f}" if o in want else "-" for o in runs}
+    groups = "/".join(dict.fromkeys(str(r["group"]) for r in runs["searched"]))
+    better = f"{statistics.median(over):.2f}x" if over else "-"
+    return (f"| {shape} | {limit} | {method} | {accum} | {text['row']} | {text['column']} | "
+            f"{text['searched']} | {groups} | {better} | {said['row']} | {said['column']} | "
+            f"{said['searched']} |")
+
+
+def overlap_text(case, turns):
+    """case: the first cells and the micro-batches of a step; turns: of each the offloaded run, the
+    one in memory and the disk's GB/s."""
+    off, held, gbps = zip(*turns)
+    read = [r["weights_read_bytes"] / r["steps"] * 1e-9 for r in off]
+    disk = [r / g for r, g in zip(read, gbps)]
+    compute, step = ([r["step_seconds"] for r in runs] for runs in (held, off))
+    over = [s / max(d, c) for s, d, c in zip(step, disk, compute)]
+    said = [r["predicted_step_seconds"] for r in off]
+    read, gbps, disk, compute, step, said = map(statistics.median,
+                                                (read, gbps, disk, compute, step, said))
+    shape, limit, method, tokens, order, accum = case
+    groups = "/".join(dict.fromkeys(str(r["group"]) for r in off))
+    return (f"| {shape} | {limit} | {method} | {tokens} | {order} | {groups} of {accum} | "
+            f"{read:.2f} | {gbps:.2f} | {disk:.2f} | {compute:.2f} | {step:.2f} | "
+            f"{spread(over, 'x')} | {said:.2f} |")
 
 
 def tune(args, base, directory, method, limit, tokens, *options, fits=True):
@@ -98,7 +134,7 @@ def main():
     p.add_argument("workdir", type=pathlib.Path)
     p.add_argument("--cases")
     p.add_argument("--orders", action="store_true", help="compare orders of micro-batches")
-    p.add_argument("--repeat", type=int, default=2, help="--orders: runs of each, in turns")
+    p.add_argument("--repeat", type=int, default=2, help="runs of each, in turns")
     p.add_argument("--steps", type=int, default=5)
     p.add_argument("--memory", default="12GiB", help="that holds everything")
     args = p.parse_args()
@@ -116,17 +152,15 @@ def main():
         directory = args.workdir / f"overlap-{method}"
         if method == "edge":  # once, to have the states below the window
             tune(args, base, directory, method, args.memory, tokens, "--grad-accum", accum)
-        off = tune(args, base, directory, method, limit, tokens, "--weights-io", "direct",
-                   "--grad-accum", accum, "--order", order)
-        again = ["--recompute"] if off["recompute"] else []
-        held = tune(args, base, directory, method, args.memory, tokens, "--grad-accum", accum,
-                    *again)
-        read = off["weights_read_bytes"] / off["steps"] * 1e-9
-        gbps = direct_gbps(base / "packed.safetensors")
-        disk, compute, step = read / gbps, held["step_seconds"], off["step_seconds"]
-        print(f"| {shape} | {limit} | {method} | {tokens} | {order} | {off['group']} of {accum} | {read:.2f} | "
-              f"{gbps:.2f} | {disk:.2f} | {compute:.2f} | {step:.2f} | "
-              f"{step / max(disk, compute):.2f}x | {off['predicted_step_seconds']:.2f} |", flush=True)
+        turns = []
+        for _ in range(args.repeat):
+            off = tune(args, base, directory, method, limit, tokens, "--weights-io", "direct",
+                       "--grad-accum", accum, "--order", order)
+            again = ["--recompute"] if off["recompute"] else []
+            held = tune(args, base, directory, method, args.memory, tokens, "--grad-accum", accum,
+                        *again)
+            turns.append((off, held, direct_gbps(base / "packed.safetensors")))
+        print(overlap_text((shape, limit, method, tokens, order, accum), turns), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 import unittest
 
+import overlap_table
 import schedule_table
 
 
@@ -41,6 +42,41 @@ class ScheduleTableTest(unittest.TestCase):
             schedule_table.summary(rows),
             "6 runs of 2 rows: 1 step times within 15% (worst 100%), 5 peaks within 5% (worst "
             "+10.0%), 1 peaks below the measured one")
+
+class OverlapTableTest(unittest.TestCase):
+    def test_quotients_are_those_of_each_turn(self):
+        def turn(step, compute, gbps, read=4e9):
+            return ({"step_seconds": step, "weights_read_bytes": read, "steps": 4, "group": 1,
+                     "predicted_step_seconds": step / 2}, {"step_seconds": compute}, gbps)
+        case = ("s", "1GiB", "lora", "256", "searched", "1")
+        # The machine halves its speed and the disk has its turn as the slower one: the medians of
+        # the columns (3.0 over 2.0) would say 1.5.
+        text = overlap_table.overlap_text(case, [turn(1.2, 1.0, 2.0), turn(3.0, 2.0, 2.0),
+                                                 turn(4.4, 0.5, 0.25)])
+        self.assertEqual(text.split(" | ")[5:], ["1 of 1", "1.00", "2.00", "0.50", "1.00", "3.00",
+                                                 "1.20x (1.10 to 1.50)", "1.50 |"])
+        text = overlap_table.overlap_text(case, [turn(1.2, 1.0, 2.0)])
+        self.assertEqual(text.split(" | ")[11], "1.20x")
+
+    def orders(self, row, column, searched):
+        def runs(seconds):
+            return [s and {"step_seconds": s, "predicted_step_seconds": 2 * s, "group": 4}
+                    for s in seconds]
+        return overlap_table.orders_text("s", "1GiB", "edge", "8", {
+            "row": runs(row), "column": runs(column), "searched": runs(searched)}).split(" | ")
+
+    def test_orders_are_compared_within_a_turn(self):
+        self.assertEqual(self.orders([2.0, 8.0, 2.0], [1.0, 4.0, 4.0], [0.8, 4.4, 1.0])[4:],
+                         ["2.00 (2.00 to 8.00)", "4.00 (1.00 to 4.00)", "1.00 (0.80 to 4.40)", "4",
+                          "0.80x", "4.00", "8.00", "2.00 |"])
+
+    def test_orders_that_do_not_fit(self):
+        none = [None, None]
+        self.assertEqual(self.orders(none, [2.0, 2.0], [1.0, 1.0])[4:9],
+                         ["does not fit", "2.00 (2.00 to 2.00)", "1.00 (1.00 to 1.00)", "4",
+                          "0.50x"])
+        self.assertEqual(self.orders(none, none, [1.0, 1.0])[8:11], ["-", "-", "-"])
+        self.assertIn("does not fit", self.orders(none, none, none)[4])
 
 
 if __name__ == "__main__":
