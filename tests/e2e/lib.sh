@@ -55,6 +55,51 @@ says() {
   }
 }
 
+# make_base DIRECTORY: smollm2-135m's shape in 4 bits with random weights.
+make_base() {
+  run 0 base random-base --shape smollm2-135m --bits 4 --tokenizer models/hearth-10m -o "$1"
+}
+
+# make_words FILE ROWS SEED: rows of 120 random words.
+make_words() {
+  python3 - "$2" "$3" >"$1" <<'EOP'
+import json, random, sys
+draw = random.Random(int(sys.argv[2]))
+for _ in range(int(sys.argv[1])):
+    print(json.dumps({"text": " ".join(draw.choice("the of and a to in is".split())
+                                       for _ in range(120))}))
+EOP
+}
+
+# held NAME LIMIT_MIB DATA_MIB ARGS...: runs `edgewise "${tune[@]}" ARGS` within the limit, under
+# RLIMIT_DATA where that is not 0. Resident memory has to stay within the limit and what was predicted,
+# which must not be much more. A run whose name begins with "tight" may be refused.
+held() {
+  python3 - "$WORK/$1.out" "$2" "$3" "$EDGEWISE" "${tune[@]}" "${@:4}" <<'EOP' || fail "$1"
+import json, os, resource, subprocess, sys
+out, limit, data = sys.argv[1], int(sys.argv[2]) << 20, int(sys.argv[3]) << 20
+def enforce():
+    if data:
+        resource.setrlimit(resource.RLIMIT_DATA, (data, data))
+with open(out, "w") as f:
+    process = subprocess.Popen(sys.argv[4:] + ["--memory", f"{sys.argv[2]}MiB"], stdout=f,
+                               preexec_fn=enforce)
+    _, status, usage = os.wait4(process.pid, 0)
+code = os.waitstatus_to_exitcode(status)
+if code == 3 and "/tight" in out:
+    sys.exit(0)
+if code:
+    sys.exit(f"exit code {code}")
+peak = usage.ru_maxrss * 1024
+result = json.load(open(out))
+want, cut = result["predicted_peak_bytes"], result["split_tokens"]
+print(f"limit {limit >> 20}, predicted {want / 2**20:.1f}, measured {peak / 2**20:.1f} MiB" +
+      (f", cut to {cut}" if cut else ""))
+# The rest (code of every phase, the allocator) is bounded by a few MiB.
+sys.exit(0 if peak <= limit and peak <= want <= 1.05 * peak + (3 << 20) else "outside")
+EOP
+}
+
 finish() {
   echo "$failures failures"
   [ "$failures" = 0 ]

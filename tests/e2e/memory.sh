@@ -4,39 +4,10 @@
 set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 model=$WORK/base
-run 0 base random-base --shape smollm2-135m --bits 4 --tokenizer models/hearth-10m -o "$model"
-python3 -c 'import json, random
-draw = random.Random(1)
-for _ in range(2):
-    print(json.dumps({"text": " ".join(draw.choice("the of and a to in is".split()) for _ in range(120))}))
-' >"$WORK/data.jsonl"
-
-# held NAME LIMIT_MIB DATA_MIB ARGS...: tunes within the limit, under RLIMIT_DATA where it is given.
-held() {
-  python3 - "$WORK/$1.out" "$2" "$3" "$EDGEWISE" tune "$model" --data "$WORK/data.jsonl" \
-    --max-steps 4 --batch-size 1 --grad-accum 1 --val-fraction 0 --no-eval-at-start \
-    --max-seq-len 128 --json --quiet "${@:4}" <<'EOP' || fail "$1"
-import json, os, resource, subprocess, sys
-out, limit, data = sys.argv[1], int(sys.argv[2]) << 20, int(sys.argv[3]) << 20
-def enforce():
-    if data:
-        resource.setrlimit(resource.RLIMIT_DATA, (data, data))
-with open(out, "w") as f:
-    process = subprocess.Popen(sys.argv[4:] + ["--memory", f"{sys.argv[2]}MiB"], stdout=f,
-                               preexec_fn=enforce)
-    _, status, usage = os.wait4(process.pid, 0)
-code = os.waitstatus_to_exitcode(status)
-if code == 3 and "/tight" in out:
-    sys.exit(0)
-if code:
-    sys.exit(f"exit code {code}")
-peak = usage.ru_maxrss * 1024
-want = json.load(open(out))["predicted_peak_bytes"]
-print(f"limit {limit >> 20}, predicted {want / 2**20:.1f}, measured {peak / 2**20:.1f} MiB")
-# The rest (code of every phase, the allocator) is bounded by a few MiB.
-sys.exit(0 if peak <= limit and peak <= want <= 1.05 * peak + (3 << 20) else "outside")
-EOP
-}
+make_base "$model"
+make_words "$WORK/data.jsonl" 2 1
+tune=(tune "$model" --data "$WORK/data.jsonl" --max-steps 4 --batch-size 1 --grad-accum 1
+  --val-fraction 0 --no-eval-at-start --max-seq-len 128 --json --quiet)
 
 for limit in 400 200 150; do
   held lora$limit $limit 0 --method lora --rank 8 -o "$WORK/lora" --overwrite
@@ -120,11 +91,7 @@ done
 check fixed "int(j['error']['message'].split('--memory ')[1].split('MiB')[0]) < 100"
 # What the layers keep of larger micro-batches fits with some of it on disk only, which is said
 # beforehand; without that the run is refused. The bits stay the same.
-python3 -c 'import json, random
-draw = random.Random(2)
-for _ in range(16):
-    print(json.dumps({"text": " ".join(draw.choice("the of and a to in is".split()) for _ in range(120))}))
-' >"$WORK/data.jsonl"
+make_words "$WORK/data.jsonl" 16 2
 for limit in 400 170; do
   held spill$limit $limit 0 --method lora --rank 8 --batch-size 8 --split never -o "$WORK/spill" \
     --overwrite

@@ -4,34 +4,10 @@
 set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 model=$WORK/base
-run 0 base random-base --shape smollm2-135m --bits 4 --tokenizer models/hearth-10m -o "$model"
-python3 -c 'import json, random
-draw = random.Random(2)
-for _ in range(16):
-    print(json.dumps({"text": " ".join(draw.choice("the of and a to in is".split()) for _ in range(120))}))
-' >"$WORK/data.jsonl"
+make_base "$model"
+make_words "$WORK/data.jsonl" 16 2
 tune=(tune "$model" --data "$WORK/data.jsonl" --max-steps 3 --batch-size 8 --grad-accum 1
   --val-fraction 0.2 --no-eval-at-start --max-seq-len 128 --report-samples 0 --json --quiet)
-
-# held NAME LIMIT_MIB ARGS...: tunes in $WORK/NAME within the limit, as predicted.
-held() {
-  python3 - "$WORK/$1.out" "$2" "$EDGEWISE" "${tune[@]}" -o "$WORK/$1" "${@:3}" <<'EOP' || fail "$1"
-import json, os, subprocess, sys
-out, limit = sys.argv[1], int(sys.argv[2]) << 20
-with open(out, "w") as f:
-    process = subprocess.Popen(sys.argv[3:] + ["--memory", f"{sys.argv[2]}MiB"], stdout=f)
-    _, status, usage = os.wait4(process.pid, 0)
-if code := os.waitstatus_to_exitcode(status):
-    sys.exit(f"exit code {code}")
-peak = usage.ru_maxrss * 1024
-result = json.load(open(out))
-want = result["predicted_peak_bytes"]
-print(f"limit {limit >> 20}, predicted {want / 2**20:.1f}, measured {peak / 2**20:.1f} MiB, "
-      f"cut to {result['split_tokens']}")
-# The rest (code of every phase, the allocator) is bounded by a few MiB.
-sys.exit(0 if peak <= limit and peak <= want <= 1.05 * peak + (3 << 20) else "outside")
-EOP
-}
 
 for method in lora edge; do
   options=(--method $method --rank 8) limit=115 result=adapter_model.safetensors
@@ -40,12 +16,12 @@ for method in lora edge; do
   fi
   run 3 never "${tune[@]}" -o "$WORK/never" --memory ${limit}MiB "${options[@]}" --split never
   says never "--split auto"
-  held $method $limit "${options[@]}"
+  held $method $limit 0 -o "$WORK/$method" "${options[@]}"
   check $method "0 < j['split_tokens'] < 968"
   cut=$(json $method "j['split_tokens']")
   grep -q "\"split_tokens\": *$cut" "$WORK/$method/edgewise.json" || fail "$method: not recorded"
   # The same bits whatever the limit and the threads.
-  held $method-400 400 "${options[@]}" --split "$cut" --threads 1
+  held $method-400 400 0 -o "$WORK/$method-400" "${options[@]}" --split "$cut" --threads 1
   cmp "$WORK/$method/$result" "$WORK/$method-400/$result" || fail "$method: limits differ"
   # And where it was killed and goes on with more memory, or would with less.
   "$EDGEWISE" "${tune[@]}" -o "$WORK/$method-killed" "${options[@]}" --memory ${limit}MiB --save-every 1 \
@@ -60,7 +36,7 @@ for method in lora edge; do
   says less "cuts its micro-batches to $cut tokens, which has to stay"
   run 1 other "${tune[@]}" -o "$WORK/$method-killed" "${options[@]}" --resume --split never
   says other "cuts its micro-batches to $cut tokens"
-  held $method-killed 400 "${options[@]}" --resume
+  held $method-killed 400 0 -o "$WORK/$method-killed" "${options[@]}" --resume
   check $method-killed "j['resumed_from'] > 0 and j['split_tokens'] == $cut"
   cmp "$WORK/$method/$result" "$WORK/$method-killed/$result" || fail "$method: resumed differs"
 done
@@ -74,7 +50,7 @@ run 3 document "${tune[@]}" -o "$WORK/document" --method lora --rank 8 --memory 
 says document "the longest document has"
 limit=$(grep -o -- '--memory [0-9]*MiB' "$WORK/document.err" "$WORK/document.out" | grep -o '[0-9]*MiB' |
   head -1)
-held document "${limit%MiB}" --method lora --rank 8
+held document "${limit%MiB}" 0 -o "$WORK/document" --method lora --rank 8
 run 1 words "${tune[@]}" -o "$WORK/words" --method lora --split some
 says words "--split some"
 finish
