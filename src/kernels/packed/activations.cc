@@ -1,6 +1,7 @@
 #include "kernels/packed/activations.h"
 
 #include <algorithm>
+#include <cassert>
 
 #include "base/checked.h"
 #include "base/rng.h"
@@ -68,6 +69,7 @@ int QuantizePlan::AddCorrections(int zero, int64_t width) {
   for (int i = 0; i < corrected_count; ++i) {
     if (corrected[i].zero == zero && corrected[i].width == width) return i;
   }
+  assert(corrected_count < static_cast<int>(kMaxTargets));
   Corrected& c = corrected[corrected_count];
   c.zero = zero;
   c.width = width;

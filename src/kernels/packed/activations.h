@@ -6,6 +6,7 @@
 #include "exec/context.h"
 #include "kernels/linear.h"
 #include "kernels/packed/int8_table.h"
+#include "kernels/packed/linear.h"
 
 namespace edgewise::kernels {
 
@@ -18,7 +19,7 @@ struct QuantizedRows {
   int64_t scales_stride = 0;
   bool grouped = false;  // a scale per group of columns, not per row
   // TileProduct::corrections of QuantizePlan::corrected[i], whose strides are there, too.
-  const int32_t* corrections[4] = {};
+  const int32_t* corrections[kMaxTargets] = {};
 
   // In plan.bytes of 64-byte aligned memory.
   static QuantizedRows At(const struct QuantizePlan& plan, void* memory);
@@ -38,7 +39,7 @@ struct QuantizePlan {
     int64_t stride = 0;        // from rows to the next kMaxProductRows
     int64_t bytes_before = 0;  // in the memory
   };
-  Corrected corrected[4];
+  Corrected corrected[kMaxTargets];  // at most one for each matrix on the same X
   int corrected_count = 0;
 
   // Columns are padded with zeros to a multiple of `multiple` (of 64).
