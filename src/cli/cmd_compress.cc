@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cmath>
+#include <string_view>
 
 #include "base/units.h"
 #include "cli/calibration_options.h"
@@ -22,6 +23,8 @@
 namespace edgewise::cli {
 namespace {
 
+constexpr std::string_view kPolicySuffix = ".json";
+
 class Compress : public Command {
  public:
   std::string name() const override { return "compress"; }
@@ -32,7 +35,8 @@ class Compress : public Command {
   void Declare(CLI::App& app) override {
     DeclareModel(app, model_);
     DeclareCalibration(app, calibration_);
-    app.add_option("-o,--output", output_, "Directory of the compressed base")->required();
+    app.add_option("-o,--output", output_,
+                   "Directory of the compressed base (--policy-only: the policy, a .json file)");
     app.add_option("--bits", request_.bits, "Width (budget: of the uniform policy to stay within)")
         ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}))
         ->capture_default_str();
@@ -56,17 +60,23 @@ class Compress : public Command {
     app.add_option("--head-bits", request_.head_bits, "Untied head: 4, 8 or 16")
         ->check(CLI::IsMember({4, 8, 16}))
         ->capture_default_str();
-    app.add_option("--table", table_, "Sensitivity table, made when absent (default: beside OUT)");
-    app.add_flag("--policy-only", policy_only_, "Print the policy and stop");
+    app.add_option("--table", table_, "Sensitivity table, made when absent (default: beside -o)");
+    app.add_flag("--policy-only", policy_only_,
+                 "Stop at the policy: print it, or write it where -o names a file");
   }
 
   Status Run(Invocation& inv) override {
+    EW_RETURN_IF_ERROR(CheckOutput());
     EW_ASSIGN(auto session, OpenSession(inv, model_));
     EW_ASSIGN(const auto windows, ReadCalibration(*session, calibration_));
     EW_ASSIGN(compress::CompressOptions options, Options(inv, *session, windows));
     if (policy_only_) {
+      const std::string text = DumpJson(PolicyToJson(options.policy), 1) + "\n";
+      if (!output_.empty()) {
+        EW_RETURN_IF_ERROR(WriteFileAtomic(PosixEnv(), output_, text));
+      }
       inv.console().SetResult(PolicyToJson(options.policy),
-                              DumpJson(PolicyToJson(options.policy), 1));
+                              output_.empty() ? text : output_ + "\n");
       return Status::Ok();
     }
     EW_ASSIGN(ExecContext * exec, inv.Exec());
@@ -95,6 +105,26 @@ class Compress : public Command {
   }
 
  private:
+  Status CheckOutput() const {
+    if (!policy_only_) {
+      return output_.empty() ? InvalidArgument("-o: no directory for the compressed base is named")
+                             : Status::Ok();
+    }
+    // Any other name is that of a base, and --policy takes no other file.
+    return output_.empty() || output_.ends_with(kPolicySuffix)
+               ? Status::Ok()
+               : InvalidArgument(
+                     "--policy-only writes no base: -o has to name a .json file for the "
+                     "policy (without -o it is printed)");
+  }
+
+  // Beside the output; "": nowhere.
+  std::string DefaultTable() const {
+    std::string_view stem = output_;
+    if (policy_only_ && !stem.empty()) stem.remove_suffix(kPolicySuffix.size());
+    return stem.empty() ? "" : std::string(stem) + "-sensitivity.json";
+  }
+
   Result<compress::CompressOptions> Options(Invocation& inv, const infer::Session& session,
                                             const std::vector<TokenBatch>& windows) {
     EW_ASSIGN(compress::CompressOptions o, MethodOf(calibration_));
@@ -102,7 +132,7 @@ class Compress : public Command {
     if (PosixEnv().IsDirectory(path)) o.source_dir = path;
     EW_ASSIGN(o.source_hash, tune::FingerprintModel(path));
     const model::ModelConfig& config = session.model().config();
-    if (policy_.ends_with(".json")) {
+    if (policy_.ends_with(kPolicySuffix)) {
       EW_ASSIGN(const Json json, ReadJsonFile(policy_));
       EW_ASSIGN(o.policy, compress::PolicyFromJson(json, config).WithContext(policy_));
       return o;
@@ -132,9 +162,12 @@ class Compress : public Command {
     compress::SensitivityTable table;
     table.layers.resize(config.layers.size());
     if (request_.kind != compress::PolicyKind::kUniform) {
-      EW_ASSIGN(table, TableFor(inv, session, calibration_, windows,
-                                table_.empty() ? output_ + "-sensitivity.json" : table_,
+      const std::string kept = table_.empty() ? DefaultTable() : table_;
+      EW_ASSIGN(table, TableFor(inv, session, calibration_, windows, kept,
                                 request_.kind == compress::PolicyKind::kBudget));
+      if (kept.empty()) {
+        inv.console().Log("the sensitivity table is not kept (--table FILE keeps it)");
+      }
     }
     EW_ASSIGN(compress::DerivedPolicy derived, Derive(inv, table, config));
     if (request_.kind == compress::PolicyKind::kBudget) {

@@ -41,6 +41,25 @@ done
 run 0 again "${args[@]}" -o "$WORK/cut" && check again "j['resumed_layers'] == 2"
 run 1 other "${args[@]}" --damp 0.02 -o "$WORK/cut" && says other "another compressed model"
 
+# The policy alone: printed, or written to be edited and given back. Nothing else is left behind but
+# the table that it was derived from.
+policy=(compress "$model" --calibration "$WORK/calibration.txt" --windows 2 --window-tokens 128
+  --quiet --policy-only)
+mkdir "$WORK/policies"
+run 0 printed "${policy[@]}" --table "$WORK/policies/table.json"
+run 0 written "${policy[@]}" -o "$WORK/policies/policy.json"
+[ "$(cat "$WORK/written.out")" = "$WORK/policies/policy.json" ] || fail "the file is not named"
+cmp "$WORK/printed.out" "$WORK/policies/policy.json" || fail "another policy is written than printed"
+check printed "len(j['layers']) == 2"
+cmp "$WORK/policies/table.json" "$WORK/policies/policy-sensitivity.json" || fail "no table was kept"
+[ "$(ls "$WORK/policies" | wc -l)" = 3 ] || fail "--policy-only leaves more behind: $(ls "$WORK/policies")"
+run 0 given "${args[@]}" --policy "$WORK/policies/policy.json" -o "$WORK/given"
+check given "all({k: v['bits'] for k, v in l['linears'].items()} == {k: v['bits'] for k, v in p.items()}
+  for l, p in zip(j['layers'], json.load(open('$WORK/policies/policy.json'))['layers']))"
+run 1 policy_base "${policy[@]}" -o "$WORK/policies/base" && says policy_base ".json"
+[ ! -e "$WORK/policies/base" ] || fail "a policy took the place of a base"
+run 1 no_output compress "$model" --calibration "$WORK/calibration.txt" && says no_output "-o"
+
 # Inspect: what the policy asked for and what is stored.
 run 0 inspect inspect "$WORK/whole" --json
 check inspect "j['kind'] == 'packed base' and len(j['layers']) == 2"
