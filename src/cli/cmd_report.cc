@@ -44,21 +44,14 @@ class Report : public Command {
     if (run_.empty()) return InvalidArgument("no RUN is named");
     Env& env = PosixEnv();
     EW_ASSIGN(report::RunReport report, report::ReadRun(env, run_));
-    const struct {
-      const std::string& path;
-      Json& json;
-      const char* key;  // without it there is nothing to show
-      const char* command;
-    } files[] = {{before_, report.before, nullptr, "eval --json"},
-                 {after_, report.after, nullptr, "eval --json"},
-                 {sensitivity_, report.sensitivity, "layers", "profile -o"},
-                 {plan_, report.plan, "predicted_seconds", "plan -o"}};
-    for (const auto& file : files) {
-      if (file.path.empty()) continue;
-      EW_ASSIGN(file.json, ReadJsonFile(file.path));
-      if (!file.json.is_object() || (file.key != nullptr && !file.json.contains(file.key))) {
-        return BadInput(fmt::format("{}: not what 'edgewise {}' writes", file.path, file.command));
-      }
+    EW_ASSIGN(report.before, ReadScore(before_));
+    EW_ASSIGN(report.after, ReadScore(after_));
+    if (!before_.empty() && !after_.empty()) {
+      EW_RETURN_IF_ERROR(CheckScores(report.before, report.after));
+    }
+    EW_ASSIGN(report.plan, ReadFile(plan_, "predicted_seconds", "plan -o"));
+    if (!sensitivity_.empty()) {  // else the one beside the base
+      EW_ASSIGN(report.sensitivity, ReadFile(sensitivity_, "layers", "profile -o"));
     }
     for (const std::string& other : compare_) {
       EW_ASSIGN(report::RunReport::Other o, ReadOther(other));
@@ -79,6 +72,36 @@ class Report : public Command {
   }
 
  private:
+  static Status OfAnotherKind(const std::string& path, const char* command) {
+    return BadInput(fmt::format("{}: not what 'edgewise {}' writes", path, command));
+  }
+
+  // What a command wrote; null where no path is given. Without the key there is nothing to show.
+  static Result<Json> ReadFile(const std::string& path, const char* key, const char* command) {
+    if (path.empty()) return Json();
+    EW_ASSIGN(Json json, ReadJsonFile(path));
+    if (!json.is_object() || !json.contains(key)) return OfAnotherKind(path, command);
+    return json;
+  }
+
+  static Result<Json> ReadScore(const std::string& path) {
+    if (path.empty()) return Json();
+    EW_ASSIGN(Json json, ReadJsonFile(path));
+    if (report::ScoreKey(json) == nullptr) return OfAnotherKind(path, "eval --json");
+    return json;
+  }
+
+  // The two are shown by the same figure.
+  Status CheckScores(const Json& before, const Json& after) const {
+    const char* key = report::ScoreKey(after);
+    return before.contains(key)
+               ? Status::Ok()
+               : InvalidArgument(fmt::format(
+                     "{} measured the {} and {} did not: give what the same 'edgewise eval' said "
+                     "of both",
+                     after_, key, before_));
+  }
+
   static Result<report::RunReport::Other> ReadOther(const std::string& text) {
     report::RunReport::Other out;
     const size_t equals = text.find('=');
@@ -90,9 +113,7 @@ class Report : public Command {
     }
     out.name = equals == std::string::npos ? BaseName(path) : text.substr(0, equals);
     EW_ASSIGN(out.run, ReadJsonFile(JoinPath(path, "edgewise.json")));
-    if (!score.empty()) {
-      EW_ASSIGN(out.score, ReadJsonFile(score));
-    }
+    EW_ASSIGN(out.score, ReadScore(score));
     return out;
   }
 

@@ -62,6 +62,10 @@ struct RunReport {
 // is a packed one beside which it still lies. Error: no readable edgewise.json in `dir`.
 Result<RunReport> ReadRun(Env& env, const std::string& dir);
 
+// What the page shows of what `edgewise eval --json` said: "accuracy", "perplexity" or "loss",
+// whichever there is first. Null: it is no such score.
+const char* ScoreKey(const Json& score);
+
 // samples.json of a run: [{"prompt", "wanted", "before", "after", "trained"?}, ...].
 inline constexpr const char* kSamplesName = "samples.json";
 OrderedJson SamplesToJson(const std::vector<ReportSample>& samples);

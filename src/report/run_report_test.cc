@@ -181,6 +181,15 @@ TEST_F(RunReportTest, ADirectoryThatIsNoRunIsAnError) {
   EXPECT_THAT(r.status().message(), HasSubstr("not a run"));
 }
 
+TEST(Scores, AreKnownByWhatTheyMeasured) {
+  EXPECT_STREQ(ScoreKey({{"loss", 1}, {"perplexity", 2.7}}), "perplexity");
+  EXPECT_STREQ(ScoreKey({{"accuracy", 0.5}, {"loss", 1}}), "accuracy");
+  EXPECT_STREQ(ScoreKey({{"loss", nullptr}}), "loss");  // measured, and not finite
+  EXPECT_EQ(ScoreKey({{"best_valid_loss", 1}}), nullptr);
+  EXPECT_EQ(ScoreKey(Json::array({"loss"})), nullptr);
+  EXPECT_EQ(ScoreKey(Json()), nullptr);
+}
+
 TEST(Samples, RoundTrip) {
   const std::vector<ReportSample> samples = {{"p", "w", "b", "a\xFF"}};
   Result<Json> json = ParseJson(DumpJson(SamplesToJson(samples)));

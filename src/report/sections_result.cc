@@ -20,23 +20,20 @@ struct Tile {
 
 // "before -> after" of whatever `edgewise eval` measured.
 void AddScore(const RunReport& r, std::vector<Tile>* tiles) {
-  for (const char* key : {"accuracy", "perplexity", "loss"}) {
-    const double after = NumberAt(r.after, {key}, kNone);
-    if (!std::isfinite(after)) continue;
-    const double before = NumberAt(r.before, {key}, kNone);
-    const bool share = std::string_view(key) == "accuracy";
-    const auto show = [&](double v) { return share ? Percent(v) : LossText(v); };
-    Tile tile;
-    const double n = NumberAt(r.after, {"n"}, 0);
-    tile.name =
-        share ? TextAt(r.after, {"task"}) == "exact-match" ? "Answers exactly right" : "Accuracy"
-              : key;
-    tile.value =
-        std::isfinite(before) ? show(before) + " \xE2\x86\x92 " + show(after) : show(after);
-    if (n > 0) tile.detail = fmt::format("of {:.0f} held-out examples", n);
-    tiles->push_back(std::move(tile));
-    return;
-  }
+  const char* key = ScoreKey(r.after);
+  const double after = key != nullptr ? NumberAt(r.after, {key}, kNone) : kNone;
+  if (!std::isfinite(after)) return;
+  const double before = NumberAt(r.before, {key}, kNone);
+  const bool share = std::string_view(key) == "accuracy";
+  const auto show = [&](double v) { return share ? Percent(v) : LossText(v); };
+  Tile tile;
+  const double n = NumberAt(r.after, {"n"}, 0);
+  tile.name =
+      share ? TextAt(r.after, {"task"}) == "exact-match" ? "Answers exactly right" : "Accuracy"
+            : key;
+  tile.value = std::isfinite(before) ? show(before) + " \xE2\x86\x92 " + show(after) : show(after);
+  if (n > 0) tile.detail = fmt::format("of {:.0f} held-out examples", n);
+  tiles->push_back(std::move(tile));
 }
 
 std::vector<Tile> Tiles(const RunReport& r) {
@@ -102,6 +99,13 @@ ScoreTable::Row RunRow(const std::string& name, const Json& run, const Json& sco
 }
 
 }  // namespace
+
+const char* ScoreKey(const Json& score) {
+  for (const char* key : {"accuracy", "perplexity", "loss"}) {
+    if (score.is_object() && score.contains(key)) return key;
+  }
+  return nullptr;
+}
 
 std::string SummarySection(const RunReport& r) {
   std::string body = "<dl class=\"tiles\">\n";

@@ -36,10 +36,25 @@ for score in run["exits"] + list(run["vote"]["rules"].values()):
     score["loss"] *= 1e-4
 json.dump(run, open(sys.argv[1], "w"))
 EOP
-for wrong in "--plan $WORK/plan_of_what.json" "--sensitivity $WORK/plan_of_what.json"; do
-  echo '{"what": 1}' >"$WORK/plan_of_what.json"
-  run 2 wrong report "$WORK/edge" -o "$WORK/wrong.html" $wrong && says wrong "not what 'edgewise p"
-done
+echo '{"what": 1}' >"$WORK/what.json"
+# refuses COMMAND ARGS...: what.json is not what the command writes.
+refuses() {
+  run 2 wrong report "$WORK/edge" -o "$WORK/wrong.html" "${@:2}" &&
+    says wrong "what.json: not what 'edgewise $1"
+}
+refuses plan --plan "$WORK/what.json"
+refuses profile --sensitivity "$WORK/what.json"
+refuses eval --before "$WORK/what.json"
+refuses eval --after "$WORK/what.json"
+refuses eval --compare "same=$WORK/edge,$WORK/what.json"
+# A plan is no score, and two scores have to be of the same figure.
+run 2 wrong report "$WORK/edge" -o "$WORK/wrong.html" --after "$WORK/plan.json" &&
+  says wrong "not what 'edgewise eval"
+echo '{"accuracy": 0.5, "n": 4}' >"$WORK/accuracy.json"
+echo '{"loss": 0.5, "perplexity": 1.6}' >"$WORK/loss.json"
+run 1 wrong report "$WORK/edge" -o "$WORK/wrong.html" --before "$WORK/loss.json" \
+  --after "$WORK/accuracy.json" && says wrong "accuracy"
+[ ! -e "$WORK/wrong.html" ] || fail "a page is drawn of files that it cannot show"
 run 0 edge_report report "$WORK/edge" -o "$WORK/edge.html" --plan "$WORK/plan.json"
 for what in "Learning" "Exits and vote" "Memory" "Predicted and measured" "Schedule"; do
   grep -q "<h2>$what" "$WORK/edge.html" || fail "the report of an edge run has no section '$what'"
