@@ -104,9 +104,16 @@ import json, sys
 a, b = (json.load(open(p)) for p in sys.argv[1:])
 sys.exit(a["train_loss"] != b["train_loss"])
 EOP
-run 3 unspilled tune "$model" --data "$WORK/data.jsonl" -o "$WORK/unspilled" --memory 170MiB \
-  --max-steps 1 --batch-size 8 --grad-accum 1 --max-seq-len 128 --method lora --rank 8 --spill never \
-  --split never
+unspilled=("${tune[@]}" -o "$WORK/unspilled" --max-steps 1 --batch-size 8 --method lora --rank 8
+  --spill never --split never)
+run 3 unspilled "${unspilled[@]}" --memory 170MiB
+grep -q RLIMIT_DATA "$WORK/unspilled.err" && fail "a limit that is not there is blamed"
+# A smaller limit of the system is what has to be raised then, and no --memory helps.
+data_limit=$(ulimit -S -d)
+ulimit -S -d $((290 << 10))
+run 3 data_limit "${unspilled[@]}" --memory 1GiB
+ulimit -S -d "$data_limit"
+says data_limit "RLIMIT_DATA (ulimit -d) leaves"
 # A file system in memory is no disk.
 if [ "$(stat -f -c %T /dev/shm)" = tmpfs ] && shm=$(mktemp -d /dev/shm/edgewise-XXXXXX); then
   for use in auto:3 always:1; do
