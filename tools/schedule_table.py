@@ -4,14 +4,20 @@
 Makes a compressed base with random weights for every shape, tunes it for a few steps under every
 limit by LoRA over the whole depth and by adaptive layer tuning, and prints a Markdown table. A run
 that is refused is a row too. Peak memory is what the system reports of the process that has ended
-(ru_maxrss). Edge runs first in a fresh directory, then (edge again) with the states below its window
-there. With --at-least a short run tells first how many steps take so many seconds: the speed of a
-machine drifts, and a step of a tenth of a second says little. With --repeat every row is run so many
-times, in rounds over all rows rather than in succession, so that a machine whose speed drifts does so
-for all of them. Times are then medians, and of the peaks that run is shown whose prediction was the
-lowest against what it took; its error is followed by that of the highest prediction, where the two
-differ. Runs that are done are kept in WORKDIR/rows.jsonl: with --seconds the tool stops between runs
-and the next call goes on. (What tells the number of steps runs once per row.)
+(ru_maxrss). Edge runs first in a fresh directory, then (edge again) with the states below its
+window there. With --at-least a short run tells first, once per row, how many steps take so many
+seconds: the speed of a machine drifts, and a step of a tenth of a second says little. Runs that are
+done are kept in WORKDIR/rows.jsonl: with --seconds the tool stops between runs and the next call
+goes on.
+
+With --repeat every row is run so many times, in rounds over all rows rather than in succession, so
+that a machine whose speed drifts does so for all of them. Times are then medians. Of the peaks the
+run is shown whose prediction was the lowest against what it took; where the highest was another,
+its error follows.
+
+--cgroup holds every run to its limit by a cgroup of its own, without swap, and prints what was
+charged to it at most, which includes the pages of files that it read, and how often pages had to be
+taken back at the limit. The base's pages are let go first, so that the run is charged for them.
 
 usage: schedule_table.py EDGEWISE WORKDIR --tokenizer MODEL [--shapes A,B] [--limits 300MiB,1GiB]
 """
@@ -29,6 +35,8 @@ import subprocess
 import tempfile
 import time
 
+import memory_cgroup
+
 WORDS = "the of and a to in is you that it he was for on are as with his they at be this".split()
 # What holds everything, and less and less of it.
 LIMITS = {
@@ -40,6 +48,7 @@ LIMITS = {
 COLUMNS = ("shape", "limit", "method", "steps", "offloaded", "recomputed", "peak MiB predicted",
            "measured", "error", "step s predicted", "measured", "error", "run s predicted", "measured",
            "error", "waited s", "read GB")
+GROUP_COLUMNS = ("cgroup MiB", "hits")
 
 
 def make_data(path, rows, words):
@@ -57,13 +66,16 @@ def to_bytes(text):
     return int(text)
 
 
-def run(command, data_limit=None):
+def run(command, data_limit=None, group=None):
     def enforce():
-        resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
+        if data_limit:
+            resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
+        if group:
+            group.enter()
 
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command, stdout=out, stderr=err,
-                                   preexec_fn=enforce if data_limit else None)
+                                   preexec_fn=enforce if data_limit or group else None)
         _, status, usage = os.wait4(process.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         out.seek(0), err.seek(0)
@@ -76,14 +88,29 @@ def run(command, data_limit=None):
     return code, result
 
 
+def run_in_group(command, data_limit, limit, base):
+    file = os.open(base / "packed.safetensors", os.O_RDONLY)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
+    with memory_cgroup.MemoryCgroup(limit) as group:
+        code, result = run(command, data_limit, group)
+        result["cgroup"] = {"peak_bytes": group.peak_bytes(), "hits": group.limit_hits()}
+        if group.kills():
+            result["error"] = {"message": "killed at the limit of the cgroup"}
+    return code, result
+
+
 def tune(args, base, data, directory, method, limit, steps):
     name = method.split()[0]
-    return run([args.edgewise, "tune", base, "--data", data, "-o", directory, "--overwrite",
-                "--method", name, "--memory", limit, "--max-steps", str(steps), "--grad-accum",
-                "1", "--batch-size", "1", "--max-seq-len", str(args.tokens), "--val-fraction", "0",
-                "--no-eval-at-start", "--weights-io", args.weights_io, "--json", "--quiet",
-                *args.options.split(), *(["--rank", args.rank] if name == "lora" else [])],
-               to_bytes(limit) if args.enforce else None)
+    command = [args.edgewise, "tune", base, "--data", data, "-o", directory, "--overwrite",
+               "--method", name, "--memory", limit, "--max-steps", str(steps), "--grad-accum",
+               "1", "--batch-size", "1", "--max-seq-len", str(args.tokens), "--val-fraction", "0",
+               "--no-eval-at-start", "--weights-io", args.weights_io, "--json", "--quiet",
+               *args.options.split(), *(["--rank", args.rank] if name == "lora" else [])]
+    data_limit = to_bytes(limit) if args.enforce else None
+    if args.cgroup:
+        return run_in_group(command, data_limit, to_bytes(limit), base)
+    return run(command, data_limit)
 
 
 def measure(args, data, key, before):
@@ -123,6 +150,9 @@ def merged(results):
         out[name] = "/".join(sorted({"yes" if r[name] else "no" for r in results}, reverse=True))
     out["peak_errors"] = sorted(r["predicted_peak_bytes"] / r["peak_rss_bytes"] - 1
                                 for r in results)
+    groups = [r["cgroup"] for r in results if "cgroup" in r]
+    if groups:
+        out["cgroup"] = {name: max(g[name] for g in groups) for name in ("peak_bytes", "hits")}
     return out
 
 
@@ -144,6 +174,8 @@ def row_text(key, rounds):
              f"{want_step:.3f}", f"{step:.3f}", error(want_step, step),
              f"{want_total:.1f}", f"{total:.1f}", error(want_total, total),
              f"{r['weights_wait_seconds']:.2f}", f"{r['weights_read_bytes'] / 1e9:.2f}"]
+    if "cgroup" in r:
+        cells += [f"{r['cgroup']['peak_bytes'] / 2**20:.0f}", str(r["cgroup"]["hits"])]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -181,9 +213,17 @@ def main():
     p.add_argument("--weights-io", default="cached")
     p.add_argument("--enforce", action="store_true",
                    help="run under RLIMIT_DATA of the limit, so that asking for more memory fails")
+    p.add_argument("--cgroup", action="store_true",
+                   help="run in a cgroup with the limit, which takes the right to make one")
     p.add_argument("--seconds", type=float, default=0, help="begin no run after so many; 0: no end")
     args = p.parse_args()
     start = time.monotonic()
+    if args.cgroup:
+        try:
+            with memory_cgroup.MemoryCgroup(2**30):
+                pass
+        except memory_cgroup.CgroupError as e:
+            raise SystemExit(f"--cgroup: {e}") from e
     args.workdir.mkdir(parents=True, exist_ok=True)
     data = args.workdir / "data.jsonl"
     # Two passes, so that adaptive tuning keeps the states below its windows.
@@ -214,8 +254,9 @@ def main():
             with open(kept, "a") as f:
                 code, result = done[key][-1]
                 f.write(json.dumps({"key": key, "code": code, "result": result}) + "\n")
-    print("| " + " | ".join(COLUMNS) + " |")
-    print("|---" * len(COLUMNS) + "|")
+    columns = COLUMNS + (GROUP_COLUMNS if args.cgroup else ())
+    print("| " + " | ".join(columns) + " |")
+    print("|---" * len(columns) + "|")
     for key, rounds in done.items():
         print(row_text(key, rounds))
     print(f"\n{summary(done.values())}")

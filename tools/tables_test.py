@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Tests of what the table tools make of repeated runs."""
 
+import pathlib
+import tempfile
 import unittest
 
+import memory_cgroup
 import overlap_table
 import schedule_table
 
@@ -28,6 +31,11 @@ class ScheduleTableTest(unittest.TestCase):
                            run(300, 303, 3.0, 1.0))
         self.assertEqual(cells[3:12], ["10", "yes/no", "yes", "199", "200", "-0.5% to +10.0%",
                                        "3.000", "3.000", "+0.0%"])
+
+    def test_what_a_cgroup_counted_comes_last(self):
+        rounds = [run(100, 101, 2.0, 1.0, cgroup={"peak_bytes": n << 20, "hits": 9 - n})
+                  for n in (7, 8)]
+        self.assertEqual(self.cells(*rounds)[17:], ["8", "2 |"])
 
     def test_a_refusal_among_the_rounds_is_a_refusal(self):
         refusal = 3, {"error": {"message": "too small"}}
@@ -77,6 +85,47 @@ class OverlapTableTest(unittest.TestCase):
                           "0.50x"])
         self.assertEqual(self.orders(none, none, [1.0, 1.0])[8:11], ["-", "-", "-"])
         self.assertIn("does not fit", self.orders(none, none, none)[4])
+
+class MemoryCgroupTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.root = pathlib.Path(self.folder.name)
+        self.write("proc/self/cgroup",
+                   "9:cpu,cpuacct:/c\n4:memory:/a/b\n1:name=systemd:/\n0::/u/s\n")
+
+    def write(self, path, text):
+        path = self.root / path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def mounts(self, *lines):
+        self.write("proc/mounts", "".join(f"{line}\n" for line in lines))
+        return self.root / "proc"
+
+    def test_hierarchies(self):
+        self.write("v2/cgroup.controllers", "cpu io memory\n")
+        self.write("hybrid/cgroup.controllers", "hugetlb\n")
+        proc = self.mounts("proc /proc proc rw 0 0", "cgroup /g/cpu cgroup rw,cpu 0 0",
+                           "cgroup /g/memory cgroup rw,relatime,memory 0 0",
+                           f"none {self.root}/v2 cgroup2 rw 0 0",
+                           f"none {self.root}/hybrid cgroup2 rw 0 0")
+        self.assertEqual(memory_cgroup.memory_hierarchies(proc),
+                         [(1, pathlib.Path("/g/memory")), (2, self.root / "v2")])
+        self.assertEqual(memory_cgroup.own_group(1, proc), "a/b")
+        self.assertEqual(memory_cgroup.own_group(2, proc), "u/s")
+
+    def test_where_none_can_be_made_it_says_so_and_leaves_nothing(self):
+        proc = self.mounts("proc /proc proc rw 0 0")
+        with self.assertRaisesRegex(memory_cgroup.CgroupError, "no hierarchy"):
+            memory_cgroup.MemoryCgroup(1 << 30, proc)
+        # A folder is no hierarchy: what is made in it has no file for the limit.
+        self.write("v2/cgroup.controllers", "memory\n")
+        proc = self.mounts(f"none {self.root}/v2 cgroup2 rw 0 0")
+        with self.assertRaisesRegex(memory_cgroup.CgroupError, "No such file"):
+            memory_cgroup.MemoryCgroup(1 << 30, proc)
+        self.assertEqual([p.name for p in (self.root / "v2").iterdir()], ["cgroup.controllers"])
 
 
 if __name__ == "__main__":
