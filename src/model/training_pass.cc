@@ -14,6 +14,9 @@ namespace {
 constexpr int64_t kMaxTokens = int64_t{1} << 30;
 constexpr int64_t kTeacherRows = 32;  // whose logits, and a teacher's, are held at a time
 
+// Of WholeHeadLoss.
+int64_t HeadChunk(const PassOptions& o) { return o.whole_head ? 0 : kTeacherRows; }
+
 }  // namespace
 
 bool InBlocks(const Model& model, const PassOptions& o) {
@@ -143,7 +146,19 @@ Result<kernels::HeadLossResult> TrainingPass::Impl::Loss(const kernels::HeadLoss
   kernels::LinearBackwardOptions backward = o.backward;
   // No linear of a layer has this substream.
   backward.substream = ~o.backward.substream;
-  return WholeHeadLoss(ctx, args, backward, o.whole_head ? 0 : kTeacherRows, o.teacher);
+  return WholeHeadLoss(ctx, args, backward, HeadChunk(o), o.teacher);
+}
+
+int64_t TrainingPass::Impl::HeadBytes(const PassOptions& o, const PassLayout& layout,
+                                      int64_t tokens) const {
+  if (o.teacher == nullptr && !o.whole_head) return 0;
+  kernels::HeadLossArgs args;
+  args.head = o.head.head != nullptr ? *o.head.head : model.weights().head;
+  args.lora_r = o.head.lora_r;
+  args.dlora_a = o.head.dlora_a;
+  args.dlora_b = o.head.dlora_b;
+  args.grad_scale = layout.backward ? 1.0f : 0.0f;
+  return WholeHeadBytes(args, tokens, HeadChunk(o), o.teacher);
 }
 
 kernels::HeadLossArgs TrainingPass::Impl::HeadArgs(const TokenBatch& batch, const PassOptions& o,
@@ -226,7 +241,8 @@ PassMemory TrainingPass::MemoryNeeded(const PassOptions& options) const {
 PassMemory TrainingPass::MemoryNeeded(const PassOptions& options, int64_t max_tokens) const {
   Carver activations, scratch;
   const PassLayout layout = LayOut(impl_->config(), max_tokens, options, activations, scratch);
-  return {activations.high(), scratch.high() + SlotBytes(layout)};
+  return {activations.high(),
+          scratch.high() + SlotBytes(layout) + impl_->HeadBytes(options, layout, max_tokens)};
 }
 
 int64_t TrainingPass::max_tokens() const { return impl_->max_tokens; }

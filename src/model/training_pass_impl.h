@@ -48,6 +48,8 @@ struct TrainingPass::Impl {
   Result<kernels::HeadLossResult> Head(const TokenBatch& batch, const PassOptions& options,
                                        const PassLayout& layout);
   Result<kernels::HeadLossResult> Loss(const kernels::HeadLossArgs& args, const PassOptions& o);
+  // What Loss takes for logits, where it holds any.
+  int64_t HeadBytes(const PassOptions& o, const PassLayout& layout, int64_t tokens) const;
   Result<std::vector<kernels::HeadLossResult>> RunRows(std::span<const GroupRow> group,
                                                        const PassOptions& common);
 };

@@ -133,4 +133,14 @@ Result<kernels::HeadLossResult> WholeHeadLoss(ExecContext& ctx, const kernels::H
   return result;
 }
 
+int64_t WholeHeadBytes(const kernels::HeadLossArgs& a, int64_t rows, int64_t chunk,
+                       const Teacher* teacher) {
+  const int64_t h = a.head.cols, vocab = a.head.rows, r = a.lora_r;
+  const bool train = a.grad_scale != 0;
+  const int64_t most = chunk > 0 ? std::min(chunk, rows) : rows;
+  int64_t floats = most * ((h + r) * (train ? 2 : 1) + vocab * (teacher != nullptr ? 2 : 1));
+  if (train && r > 0 && (a.dlora_a == nullptr || a.dlora_b == nullptr)) floats += r * (h + vocab);
+  return floats * static_cast<int64_t>(sizeof(float));
+}
+
 }  // namespace edgewise::model

@@ -27,4 +27,9 @@ Result<kernels::HeadLossResult> WholeHeadLoss(ExecContext& ctx, const kernels::H
                                               const kernels::LinearBackwardOptions& backward,
                                               int64_t chunk, const Teacher* teacher);
 
+// Bytes that it takes for as many labelled rows; of `args` the head, the LoRA, its gradients and
+// grad_scale count. Every buffer at once, which is when the gradients are made.
+int64_t WholeHeadBytes(const kernels::HeadLossArgs& args, int64_t rows, int64_t chunk,
+                       const Teacher* teacher);
+
 }  // namespace edgewise::model

@@ -186,5 +186,26 @@ TEST(WholeHead, AFailingTeacherIsReported) {
   EXPECT_FALSE(WholeHeadLoss(*ctx, Args(p, g), {}, 4, &teacher).ok());
 }
 
+TEST(WholeHead, BytesAreThoseOfItsRows) {
+  const Problem p(0, 0.5);
+  Grads g;
+  kernels::HeadLossArgs args = Args(p, g);
+  const Teacher teacher;
+  const auto floats = [&](int64_t rows, int64_t chunk, const Teacher* t) {
+    return WholeHeadBytes(args, rows, chunk, t) / static_cast<int64_t>(sizeof(float));
+  };
+  // Inputs and their gradients, those of the LoRA, logits.
+  const int64_t row = 2 * (kHidden + kRank) + kVocab;
+  EXPECT_EQ(floats(kTokens, 0, nullptr), kTokens * row);
+  EXPECT_EQ(floats(kTokens, 0, &teacher), kTokens * (row + kVocab));
+  EXPECT_EQ(floats(kTokens, 4, &teacher), 4 * (row + kVocab));
+  EXPECT_EQ(floats(3, 4, &teacher), 3 * (row + kVocab));
+  // Both factors' gradients are made even where they go nowhere.
+  args.dlora_a = nullptr;
+  EXPECT_EQ(floats(3, 4, nullptr), 3 * row + kRank * (kHidden + kVocab));
+  args.grad_scale = 0;
+  EXPECT_EQ(floats(3, 4, nullptr), 3 * (kHidden + kRank + kVocab));
+}
+
 }  // namespace
 }  // namespace edgewise::model

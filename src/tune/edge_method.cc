@@ -380,10 +380,6 @@ model::PassMemory EdgeMethod::MemoryNeeded(int64_t max_tokens) {
     below.mlp_rows = mlp_rows_;
     most.scratch = std::max(most.scratch, pass_.MemoryNeeded(below, max_tokens).scratch);
   }
-  // Logits of every row, kept from step to step by no one but needed in each.
-  if (options_.whole_head) {
-    most.scratch += max_tokens * model_.config().vocab * static_cast<int64_t>(sizeof(float));
-  }
   most.scratch += TeacherScratch(max_tokens);
   // Start states here, of each micro-batch of a group, and in the trunk.
   const int64_t start = max_tokens * model_.config().hidden * static_cast<int64_t>(sizeof(float));

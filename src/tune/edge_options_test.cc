@@ -165,6 +165,15 @@ TEST_F(EdgeOptionsTest, TheWholeHeadLearnsWhatTheFusedOneDoes) {
   o.whole_head = true;
   auto whole = Make(o);
   EXPECT_GT(whole->MemoryNeeded().scratch, fused->MemoryNeeded().scratch);
+  // A teacher's logits lie beside the model's, and it has working buffers of its own.
+  const auto teacher = std::move(*model::Model::Random(TinyConfig(), 9));
+  EdgeOptions with_teacher = o;
+  with_teacher.teacher = teacher.get();
+  with_teacher.teacher_weight = 0.5;
+  auto taught = Make(with_teacher);
+  EXPECT_GE(taught->MemoryNeeded(7).scratch,
+            whole->MemoryNeeded(7).scratch +
+                7 * TinyConfig().vocab * static_cast<int64_t>(sizeof(float)));
   AdamW a({}, fused->params()), b({}, whole->params());
   const std::vector<double> want = Train(*fused, a, 0, 10), got = Train(*whole, b, 0, 10);
   for (size_t s = 0; s < want.size(); ++s) EXPECT_NEAR(got[s], want[s], 1e-4) << s;

@@ -36,6 +36,11 @@ for limit in 110 100 90; do
 done
 # Measuring the memory takes some for each thread, but not more than there is.
 held threads 200 0 --method edge --threads 16 -o "$WORK/threads" --overwrite
+# A teacher's weights, its pass and the logits of both are in the plan; so are all logits at once.
+for limit in 400 285; do
+  held taught$limit $limit 0 --method edge --distill "$model" -o "$WORK/taught" --overwrite
+done
+held whole 400 0 --method edge --distill "$model" --whole-head -o "$WORK/taught" --overwrite
 # Exits hold adapters of their own, and opening them may be the peak. The limit that a refusal states
 # works.
 held exits 300 0 --method edge --exits 2 --first-layer 20 -o "$WORK/exits" --overwrite
