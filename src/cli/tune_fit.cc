@@ -138,15 +138,12 @@ Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) 
 // The stream obeys what was planned.
 Status TuneFit::Fit() {
   if (model_.stream() == nullptr) {
-    EW_ASSIGN(plan_.memory, tune::EstimateMemory(ctx_, model_, request_));
-    if (plan_.memory_limit <= 0 || plan_.memory.total() <= plan_.memory_limit) return Status::Ok();
-    if (!request_.pass) {
-      return tune::CheckMemory(ctx_, model_, request_, plan_.memory_limit);
-    }
-    return OutOfMemory(
-        fmt::format("this run takes {}, the limit is {}: more --exits make smaller "
-                    "windows, shorter rows or --recompute smaller activations",
-                    plan_.memory.ToString(), FormatBytes(plan_.memory_limit)));
+    EW_ASSIGN(const tune::MemoryFit fit,
+              tune::FitMapped(ctx_, model_, request_, plan_.memory_limit));
+    plan_.memory = fit.estimate;
+    plan_.recompute = request_.method.recompute = fit.recompute;
+    plan_.mlp_tokens = request_.method.mlp_rows = fit.mlp_rows;
+    return Status::Ok();
   }
   EW_ASSIGN(const tune::MemoryFit fit,
             tune::FitStreamed(ctx_, model_, request_, plan_.memory_limit));
@@ -348,10 +345,9 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
       SetPrediction();
     }
   } else {
-    plan::Choice choice;
-    choice.recompute = plan_.recompute;
-    choice.mlp_tokens = plan_.mlp_tokens;
-    EW_ASSIGN(plan_.memory, r.memory(plan_.split_tokens, choice));
+    EW_RETURN_IF_ERROR(Fit());
+    // Measuring has left less room than these times were planned with.
+    if (plan_.recompute != r.recompute) return PredictOnce(edge);
   }
   // Where little is to be held, loading and measuring have been the peak.
   const int64_t peak = ReadProcessMemory().peak_rss_bytes;

@@ -113,8 +113,8 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
   AddSize(app, "--memory", f.memory, "Most resident memory, for example 2GiB");
   app.add_flag(
       "--recompute{layer},--gradient-checkpointing{layer},--grad-checkpoint{layer}", f.recompute,
-      "Keep layer inputs only: less memory, about a third slower; --recompute=mlp: all but "
-      "the MLPs' activations");
+      "Keep layer inputs only: less memory, about a third slower; --recompute=mlp: all but the "
+      "MLPs' activations (with --memory also without this, where a run does not fit otherwise)");
   app.add_option("--dtype", f.dtype, "Type in which the base is held: as-stored, fp32, bf16, fp16")
       ->capture_default_str();
   app.add_flag("--keep-quant", f.keep_quant,

@@ -81,15 +81,6 @@ int64_t LargestHeld(const model::WeightStream& stream, int64_t limit) {
   return top * kPage;
 }
 
-// Pieces of the MLP, largest first: that of the request and smaller ones that a micro-batch has.
-std::vector<int64_t> MlpRowsToTry(int64_t asked, int64_t max_tokens) {
-  std::vector<int64_t> out = {asked};
-  for (int64_t rows = asked / 2; rows >= model::kLeastMlpRows && rows < max_tokens; rows /= 2) {
-    out.push_back(rows);
-  }
-  return out;
-}
-
 struct Change {
   std::string what;
   MemoryRequest request;
@@ -131,6 +122,20 @@ std::vector<Change> Alternatives(const model::Model& model, const MemoryRequest&
 }
 
 }  // namespace
+
+std::vector<RecomputeForm> FormsToTry(const MemoryRequest& request) {
+  const ModelMethodOptions& asked = request.method;
+  std::vector<RecomputeForm> out = {{asked.recompute, asked.mlp_rows}};
+  for (int64_t rows = asked.mlp_rows; rows >= model::kLeastMlpRows; rows /= 2) {
+    // A micro-batch has no such pieces.
+    if (rows < asked.mlp_rows && rows >= request.max_tokens) continue;
+    for (const auto recompute : {plan::Recompute::kMlp, plan::Recompute::kLayer}) {
+      const bool first = recompute == asked.recompute && rows == asked.mlp_rows;
+      if (recompute >= asked.recompute && !first) out.push_back({recompute, rows});
+    }
+  }
+  return out;
+}
 
 std::string MemoryEstimate::ToString() const {
   return fmt::format(
@@ -213,12 +218,10 @@ Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
     return budget >= least;
   };
   const ModelMethodOptions& asked = request.method;
-  EW_ASSIGN(bool found, fits(asked.recompute, asked.mlp_rows, asked.layers_in_memory));
-  for (const int64_t rows : MlpRowsToTry(asked.mlp_rows, request.max_tokens)) {
-    for (const auto recompute : {plan::Recompute::kMlp, plan::Recompute::kLayer}) {
-      if (found || recompute < asked.recompute) continue;
-      EW_ASSIGN(found, fits(recompute, rows, asked.layers_in_memory));
-    }
+  bool found = false;
+  for (const RecomputeForm& form : FormsToTry(request)) {
+    EW_ASSIGN(found, fits(form.recompute, form.mlp_rows, asked.layers_in_memory));
+    if (found) break;
   }
   const int64_t rows = fit.mlp_rows;
   constexpr auto kLayer = plan::Recompute::kLayer;

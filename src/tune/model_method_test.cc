@@ -258,6 +258,44 @@ TEST_F(ModelMethodTest, MemoryIsPredictedAndRefusalSaysWhatFits) {
   EXPECT_NE(CheckMemory(**ctx, *model, request, 1).message().find("smallest"), std::string::npos);
 }
 
+TEST_F(ModelMethodTest, WhatDoesNotFitIsRecomputedAndElseRefused) {
+  auto ctx = ExecContext::Create({.threads = 1});
+  auto model = TinyModel();
+  for (MethodKind kind : {MethodKind::kLora, MethodKind::kFull}) {
+    method_.kind = kind;
+    MemoryRequest request{.method = method_, .max_tokens = 600, .runtime_bytes = 1000};
+    // From everything kept to the least of it, in the smallest pieces.
+    std::vector<std::pair<RecomputeForm, int64_t>> forms;
+    for (const RecomputeForm& form : FormsToTry(request)) {
+      MemoryRequest r = request;
+      r.method.recompute = form.recompute;
+      r.method.mlp_rows = form.mlp_rows;
+      forms.emplace_back(form, EstimateMemory(**ctx, *model, r)->total());
+    }
+    ASSERT_EQ(forms.size(), 5u);
+    EXPECT_EQ(forms.front().first.recompute, plan::Recompute::kNone);
+    EXPECT_EQ(forms.back().first.recompute, plan::Recompute::kLayer);
+    EXPECT_EQ(forms.back().first.mlp_rows, model::kLeastMlpRows);
+    int64_t least = forms.front().second;
+    for (const auto& [form, bytes] : forms) {
+      if (bytes >= least && form.recompute != plan::Recompute::kNone) continue;
+      least = bytes;
+      const auto fit = FitMapped(**ctx, *model, request, bytes);
+      ASSERT_TRUE(fit.ok()) << fit.status().message();
+      EXPECT_EQ(fit->recompute, form.recompute);
+      EXPECT_EQ(fit->mlp_rows, form.mlp_rows);
+      EXPECT_EQ(fit->estimate.total(), bytes);
+    }
+    EXPECT_EQ(least, forms.back().second);
+    EXPECT_EQ(FitMapped(**ctx, *model, request, 0)->recompute, plan::Recompute::kNone);
+    int64_t smallest = 0;
+    const auto refused = FitMapped(**ctx, *model, request, least - 1, &smallest);
+    EXPECT_EQ(refused.status().code(), StatusCode::kOutOfMemory);
+    EXPECT_NE(refused.status().message().find("--memory"), std::string::npos);
+    EXPECT_TRUE(FitMapped(**ctx, *model, request, smallest).ok());
+  }
+}
+
 TEST_F(ModelMethodTest, BadOptionsAreErrors) {
   auto ctx = ExecContext::Create({.threads = 1});
   auto model = TinyModel();

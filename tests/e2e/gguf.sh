@@ -56,6 +56,26 @@ run 3 refused generate "$gguf/hearth-10m-Q4_0.gguf" --keep-quant --memory 10MiB 
 run 0 fits generate "$gguf/hearth-10m-Q4_0.gguf" --memory 200MiB --prompt Once --max-tokens 4 \
   --json --quiet
 
+# Tuning computes activations again before it is refused, and learns the same bits.
+python3 - "$WORK" <<'PY'
+import json, sys
+with open(sys.argv[1] + "/long.jsonl", "w") as f:
+    f.writelines(json.dumps({"text": "Tom has a red hat and a blue hat. " * 24}) + "\n"
+                 for _ in range(8))
+PY
+for method in edge lora; do
+  kept=(tune "$gguf/hearth-10m-Q4_0.gguf" --keep-quant --data "$WORK/long.jsonl" --method $method
+    --max-steps 2 --batch-size 8 --grad-accum 1 --lora-rank 4 --max-seq-len 256 --val-fraction 0
+    --no-eval-at-start --split never --threads 2 -o "$WORK/kept" --overwrite --json --quiet)
+  run 0 plenty "${kept[@]}" --memory 400MiB
+  run 0 less "${kept[@]}" --memory $([ $method = edge ] && echo 110 || echo 130)MiB
+  check plenty "not j['recompute']"
+  check less "j['recompute'] and j['train_loss'] == $(json plenty "j['train_loss']") and
+    j['peak_rss_bytes'] <= j['predicted_peak_bytes'] <= j['memory_limit_bytes']"
+  run 3 least "${kept[@]}" --memory 60MiB
+  check least "'--memory ' in j['error']['message']"
+done
+
 # Out again: the same tokens and the same loss.
 run 0 export export "$gguf/hearth-10m-Q4_K_M.gguf" --to hf -o "$WORK/dense"
 run 0 from_gguf eval "$gguf/hearth-10m-Q4_K_M.gguf" --data "$valid" --protocol fixed --chunks 4 \
