@@ -56,6 +56,7 @@ Result<model::PassMemory> PassOf(ExecContext& ctx, const model::Model& model,
   model::PassOptions o;
   o.gradients = full ? &wanted : &parameters->gradients();
   o.lora = adapter ? &*adapter : nullptr;
+  o.dropout = static_cast<float>(r.method.lora.lora_dropout);
   const std::vector recompute = RecomputedLayers(config, *o.gradients, r.method.recompute);
   o.recompute = recompute;
   o.mlp_rows = r.method.mlp_rows;
