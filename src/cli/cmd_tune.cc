@@ -108,6 +108,8 @@ class Tune : public Command {
     TunePlan plan;
     TuneFit fit(*exec, *model, flags_, data, &plan);
     EW_ASSIGN(const int64_t recorded, tune::RecordedSplit(PosixEnv(), train_options));
+    EW_ASSIGN(const int64_t windows, tune::RecordedWindows(PosixEnv(), train_options));
+    if (windows > 0 && !flags_.given("--exits")) flags_.edge.exits = windows;
     EW_RETURN_IF_ERROR(fit.Begin(method_options, asked, recorded));
     // Before anything is written, the states below the windows included: another process may be
     // tuning there, or an earlier run may lie there.
@@ -118,8 +120,7 @@ class Tune : public Command {
     }
     std::unique_ptr<tune::Method> method;
     if (flags_.method == "edge") {
-      EW_ASSIGN(auto edge, MakeEdge(inv, *exec, *model, location.path, data, plan, &fit));
-      EW_RETURN_IF_ERROR(fit.Predict(edge.get()));
+      EW_ASSIGN(auto edge, FitEdge(inv, *exec, *model, location.path, data, plan, &fit));
       EW_RETURN_IF_ERROR(fit.Calibrate(*edge, edge.get()));
       method = std::move(edge);
     } else {
@@ -235,20 +236,50 @@ class Tune : public Command {
     return limit;
   }
 
-  // Adaptive layer tuning, with its largest window in the plan.
+  // Adaptive layer tuning, planned, with as many windows as fit where their number is open.
+  Result<std::unique_ptr<tune::EdgeMethod>> FitEdge(Invocation& inv, ExecContext& ctx,
+                                                    const model::Model& model,
+                                                    const std::string& model_path,
+                                                    const TuneData& data, const TunePlan& plan,
+                                                    TuneFit* fit) {
+    for (;;) {
+      bool cached = false;
+      const auto make = [&] {
+        return MakeEdge(inv, ctx, model, model_path, data, plan, *fit, &cached);
+      };
+      EW_ASSIGN(auto method, make());
+      const int64_t teacher = teacher_ != nullptr ? teacher_->weight_bytes() : 0;
+      Status status = fit->AddWindows(method.get(), cached, teacher);
+      if (status.ok()) {
+        status = fit->Predict(method.get());
+        // What planning itself takes is no window's.
+        if (status.ok()) return method;
+        if (ReadProcessMemory().peak_rss_bytes > plan.memory_limit) return status;
+      }
+      const int64_t tried = flags_.edge.exits;
+      if (fit->MayShrinkWindows() && tried > 1) {
+        // From one window all others can be told.
+        method.reset();
+        flags_.edge.exits = 1;
+        EW_ASSIGN(method, make());
+      }
+      EW_ASSIGN(flags_.edge.exits, fit->SmallerWindows(method.get(), tried, std::move(status)));
+    }
+  }
+
   Result<std::unique_ptr<tune::EdgeMethod>> MakeEdge(Invocation& inv, ExecContext& ctx,
                                                      const model::Model& model,
                                                      const std::string& model_path,
                                                      const TuneData& data, const TunePlan& plan,
-                                                     TuneFit* fit) const {
+                                                     const TuneFit& fit, bool* cached) const {
     EW_ASSIGN(tune::EdgeOptions options, EdgeMethodOptions(flags_, model.config().num_layers()));
     options.total_steps = plan.steps;
-    options.trunk.undecided = fit->MayCut();
+    options.trunk.undecided = fit.MayCut() || fit.MayShrinkWindows();
     EW_RETURN_IF_ERROR(OpenTeacher(&options));
     // A run that sees no document twice has nothing to gain from a cache.
     const bool once =
         plan.steps * flags_.grad_accum <= plan.batches_per_epoch && options.exits.exits == 1;
-    const bool cached = !options.trunk.cache_path.empty() && !once;
+    *cached = !options.trunk.cache_path.empty() && !once;
     if (flags_.dry_run || once) options.trunk.cache_path.clear();
     // The states below a window depend on the base and on how the windows below were tuned.
     EW_ASSIGN(const std::string base, tune::FingerprintModel(model_path));
@@ -277,25 +308,23 @@ class Tune : public Command {
     }
     Console& console = inv.console();
     double last = Now();
-    EW_ASSIGN(auto method,
-              tune::EdgeMethod::Create(
-                  ctx, model, std::move(options), std::move(documents), data.max_tokens,
-                  &inv.stop(), [&console, last](const tune::TrunkProgress& p) mutable {
-                    if (Now() - last < 2 && p.documents_done < p.documents) return;
-                    last = Now();
-                    console.Log(fmt::format("states below window {}: {} of {} tokens", p.exit + 1,
-                                            p.tokens_done, p.tokens));
-                  }));
-    const int64_t teacher = teacher_ != nullptr ? teacher_->weight_bytes() : 0;
-    EW_RETURN_IF_ERROR(fit->AddWindows(method.get(), cached, teacher));
-    return method;
+    return tune::EdgeMethod::Create(
+        ctx, model, std::move(options), std::move(documents), data.max_tokens, &inv.stop(),
+        [&console, last](const tune::TrunkProgress& p) mutable {
+          if (Now() - last < 2 && p.documents_done < p.documents) return;
+          last = Now();
+          console.Log(fmt::format("states below window {}: {} of {} tokens", p.exit + 1,
+                                  p.tokens_done, p.tokens));
+        });
   }
 
   // --distill: the model to learn from.
   Status OpenTeacher(tune::EdgeOptions* options) const {
     if (flags_.edge.distill.empty()) return Status::Ok();
     EW_ASSIGN(const formats::ModelLocation location, formats::ResolveModel(flags_.edge.distill));
-    EW_ASSIGN(teacher_, model::Model::Load(location.path));
+    if (teacher_ == nullptr) {
+      EW_ASSIGN(teacher_, model::Model::Load(location.path));
+    }
     EW_ASSIGN(options->teacher_name, tune::FingerprintModel(location.path));
     options->teacher = teacher_.get();
     options->teacher_weight = flags_.edge.distill_weight;

@@ -33,7 +33,10 @@ Result<std::vector<double>> ParseShares(const std::string& text) {
 }  // namespace
 
 void DeclareEdge(CLI::App& app, EdgeFlags& f) {
-  app.add_option("--exits", f.exits, "edge: number of windows, each with its exit")
+  app.add_option(
+         "--exits", f.exits,
+         "edge: number of windows, each with its exit (where it is not given, more than one "
+         "if nothing fits the memory otherwise)")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--windows", f.windows,

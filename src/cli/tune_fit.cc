@@ -102,6 +102,7 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked, int
   EW_RETURN_IF_ERROR(BeginSplit(recorded));
   if (recorded_) request_.runtime_bytes += kResumed;
   // Method edge is checked when its windows are known.
+  may_shrink_ = WindowsAreFree();
   if (flags_.method == "edge") return Status::Ok();
   EW_ASSIGN(plan_.memory, tune::EstimateMemory(ctx_, model_, request_));
   plan_.trainable_parameters = method.kind == tune::MethodKind::kFull
@@ -112,15 +113,28 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked, int
 }
 
 Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) {
-  request_.runtime_bytes += beside;
+  request_.runtime_bytes += beside - beside_;
+  beside_ = beside;
   cached_ = cached;
+  complete_ = false;
+  request_.used_weights = 0;
+  if (may_cut_) SetSplit(0);
   request_.whole_head = edge->TakesWholeHead();
   request_.method.recompute = asked_recompute_;
-  request_.pass = [edge](const tune::ModelMethodOptions& m, int64_t max_tokens) {
-    edge->SetRecompute(m.recompute, m.mlp_rows);
-    edge->SetSpill(m.layers_in_memory, nullptr);
-    return edge->MemoryNeeded(max_tokens);
+  request_.method.mlp_rows = model::kMlpRows;
+  edge_ = edge;
+  request_.pass = [this](const tune::ModelMethodOptions& m, int64_t max_tokens) {
+    edge_->SetRecompute(m.recompute, m.mlp_rows);
+    edge_->SetSpill(m.layers_in_memory, nullptr);
+    return instead_.empty() ? edge_->MemoryNeeded(max_tokens)
+                            : edge_->MemoryNeeded(max_tokens, instead_);
   };
+  plan_.windows = std::ssize(edge->exits());
+  plan_.window_layers = tune::LargestWindow(edge->exits());
+  plan_.windows_chosen = may_shrink_ && plan_.windows > 1;
+  request_.trained = 0;
+  request_.method.layers_in_memory = -1;
+  request_.group = 1;
   int64_t largest = 0;
   for (const model::Parameter& p : edge->params()) {
     request_.trained += p.count;
@@ -139,14 +153,14 @@ Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) 
 Status TuneFit::Fit() {
   if (model_.stream() == nullptr) {
     EW_ASSIGN(const tune::MemoryFit fit,
-              tune::FitMapped(ctx_, model_, request_, plan_.memory_limit));
+              tune::FitMapped(ctx_, model_, request_, plan_.memory_limit, &smallest_));
     plan_.memory = fit.estimate;
     plan_.recompute = request_.method.recompute = fit.recompute;
     plan_.mlp_tokens = request_.method.mlp_rows = fit.mlp_rows;
     return Status::Ok();
   }
   EW_ASSIGN(const tune::MemoryFit fit,
-            tune::FitStreamed(ctx_, model_, request_, plan_.memory_limit));
+            tune::FitStreamed(ctx_, model_, request_, plan_.memory_limit, &smallest_));
   plan_.memory = fit.estimate;
   plan_.recompute = fit.recompute;
   plan_.mlp_tokens = fit.mlp_rows;

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/tune_data.h"
 #include "cli/tune_options.h"
@@ -34,8 +35,15 @@ class TuneFit {
   }
   // Of a micro-batch as it will be.
   int64_t max_tokens() const { return request_.max_tokens; }
+  // Whether method edge may yet come to have more and smaller windows than were asked for.
+  bool MayShrinkWindows() const { return may_shrink_; }
+  // After `refusal` by AddWindows or Predict: the least number of windows above `tried` that fits,
+  // as far as can be told before they are made. `edge` has one window, of all layers that are
+  // tuned. Error: `refusal` where nothing can be done, or, of all numbers of windows, the one with
+  // the smallest limit that works.
+  Result<int64_t> SmallerWindows(tune::EdgeMethod* edge, int64_t tried, Status refusal);
   // Method edge, whose largest window decides; `cached`: states below windows are kept;
-  // `beside`: bytes that the run takes and the model does not know of.
+  // `beside`: bytes that the run takes and the model does not know of. Again for other windows.
   Status AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside);
   // The step's time and peak: operations are measured, the plan is searched and checked, and what
   // the process has grown by until then is taken off what the weights may take. A streamed model's
@@ -59,6 +67,7 @@ class TuneFit {
   // Smaller sizes to cut to than the present one, down to the longest document.
   std::vector<int64_t> SmallerCuts() const;
   void SetSplit(int64_t tokens);
+  bool WindowsAreFree() const;
   // What a refusal says of micro-batches.
   Status Explain(Status refusal) const;
   Status PredictOnce(tune::EdgeMethod* edge);
@@ -86,6 +95,11 @@ class TuneFit {
   bool may_cut_ = false, cut_to_save_ = false, recorded_ = false;
   int64_t longest_ = 1;  // document
   bool cached_ = false, complete_ = false;
+  bool may_shrink_ = false;
+  int64_t beside_ = 0;                // of AddWindows
+  tune::EdgeMethod* edge_ = nullptr;  // whose memory is planned
+  std::vector<tune::Exit> instead_;   // of its own windows the method's memory is that of these
+  int64_t smallest_ = 0;              // limit that would have fitted, as of the last refusal
   RunPrediction prediction_;
   size_t kinds_ = 0;     // of steps
   int64_t windows_ = 1;  // of a step

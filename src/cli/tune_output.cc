@@ -45,6 +45,10 @@ OrderedJson PlanJson(const TunePlan& plan) {
   json["recomputed"] = plan::RecomputeName(plan.recompute);
   json["mlp_tokens"] = plan.mlp_tokens;
   json["split_tokens"] = plan.split_tokens;
+  if (plan.windows > 0) {
+    json["windows"] = plan.windows;
+    json["window_layers"] = plan.window_layers;
+  }
   json["group"] = plan.group;
   json["offloaded"] = plan.offloaded;
   if (plan.offloaded) json["weight_budget_bytes"] = plan.weight_budget;
@@ -73,6 +77,13 @@ std::string PlanText(const TunePlan& plan, const std::string& data_report) {
     predicted += fmt::format(" (limit {})", FormatBytes(plan.memory_limit));
   }
   text = report::WrapLines(text + predicted, 2);
+  if (plan.windows_chosen) {
+    text += fmt::format(
+        "\nlayers are tuned in {} windows of up to {}, each below an exit of its own, since fewer "
+        "windows do not fit: exits that vote in place of one adapter (--exits 1: one window, or no "
+        "run)",
+        plan.windows, plan.window_layers);
+  }
   if (plan.split_tokens > 0) {
     text += fmt::format(
         "\nmicro-batches are cut between documents into ones of up to {} tokens: sums in another "

@@ -24,6 +24,9 @@ struct TunePlan {
   int64_t memory_limit = 0;  // 0: none known
   plan::Recompute recompute = plan::Recompute::kNone;
   int64_t mlp_tokens = 0;         // through the MLP of a layer that does not keep it at a time
+  int64_t windows = 0;            // method edge: windows, each below its exit; 0: another method
+  int64_t window_layers = 0;      // of the largest
+  bool windows_chosen = false;    // since fewer did not fit
   int64_t split_tokens = 0;       // micro-batches are cut into ones of at most so many; 0: not
   int64_t group = 1;              // micro-batches that go through each layer together
   int64_t weight_budget = 0;      // of weights in memory at a time; 0: all of them, mapped

@@ -190,10 +190,9 @@ Status EdgeMethod::MakeHeads() {
       s.params.insert(s.params.end(), from.head_params.begin(), from.head_params.end());
       continue;
     }
-    const bool last = exits_[e].end == model_.config().num_layers();
-    const bool norm = options_.train_norm && !(cumulative() && last);
+    const bool norm = TrainsNorm(exits_[e]);
     const bool copy = options_.head == HeadMode::kCopy;
-    const int64_t count = (norm ? hidden : 0) + r * (hidden + vocab) + (copy ? vocab * hidden : 0);
+    const int64_t count = HeadParameters(exits_[e]);
     if (count == 0) continue;
     s.values = FloatBuffer::Zeros(count);
     s.grads = FloatBuffer::Zeros(count);
@@ -350,42 +349,6 @@ std::vector<int> EdgeMethod::ExitsOfStep() const {
     exits.push_back((current_ + i) % static_cast<int>(exits_.size()));
   }
   return exits;
-}
-
-report::HeldMemory EdgeMethod::Held() const {
-  report::HeldMemory held;
-  held.weights = HeldWeightBytes(model_);
-  held.trainable = held.gradients = ParameterBytes(params_);
-  const model::PassMemory pass = pass_.memory();
-  held.activations = pass.activations;
-  // Start states here and in the trunk.
-  const int64_t start = pass_.max_tokens() * model_.config().hidden;
-  held.scratch = pass.scratch + TeacherScratch(pass_.max_tokens()) +
-                 (start_.size() + start) * static_cast<int64_t>(sizeof(float));
-  return held;
-}
-
-model::PassMemory EdgeMethod::MemoryNeeded(int64_t max_tokens) {
-  model::PassMemory most;
-  for (int e = 0; e < static_cast<int>(exits_.size()); ++e) {
-    model::PassOptions o = WindowPass(e, /*train=*/true);
-    o.start_hidden = start_.data();
-    const model::PassMemory one = pass_.MemoryNeeded(o, max_tokens);
-    most.activations = std::max(most.activations, one.activations);
-    most.scratch = std::max(most.scratch, one.scratch);
-    // The layers below it, whose states are made without gradients.
-    model::PassOptions below;
-    below.end = exits_[static_cast<size_t>(e)].begin;
-    below.start_hidden = start_.data();
-    below.mlp_rows = mlp_rows_;
-    most.scratch = std::max(most.scratch, pass_.MemoryNeeded(below, max_tokens).scratch);
-  }
-  most.scratch += TeacherScratch(max_tokens);
-  // Start states here, of each micro-batch of a group, and in the trunk.
-  const int64_t start = max_tokens * model_.config().hidden * static_cast<int64_t>(sizeof(float));
-  most.activations += start;
-  most.scratch += start;
-  return most;
 }
 
 }  // namespace edgewise::tune

@@ -148,6 +148,10 @@ class EdgeMethod : public Method {
   // start states included.
   model::PassMemory MemoryNeeded(int64_t max_tokens);
   model::PassMemory MemoryNeeded() { return MemoryNeeded(pass_.max_tokens()); }
+  // The same, and how many numbers are trained, if the layers were tuned in these windows instead.
+  // REQUIRES one window, which holds them all.
+  model::PassMemory MemoryNeeded(int64_t max_tokens, std::span<const Exit> windows);
+  int64_t ParametersOf(std::span<const Exit> windows) const;
 
  private:
   // The trainable things of one exit beside the adapter.
@@ -168,6 +172,9 @@ class EdgeMethod : public Method {
   EdgeMethod(ExecContext& ctx, const model::Model& model, EdgeOptions options, int64_t max_tokens);
   Status MakeAdapters();
   Status MakeHeads();
+  bool TrainsNorm(const Exit& exit) const;
+  int64_t HeadParameters(const Exit& exit) const;  // that are trained beside the window's
+  model::PassMemory MemoryOf(std::span<model::PassOptions> windows, int64_t max_tokens);
   const ExitState& HeadOf(int exit) const {
     return states_[static_cast<size_t>(states_[static_cast<size_t>(exit)].head_owner)];
   }

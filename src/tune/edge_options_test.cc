@@ -179,5 +179,41 @@ TEST_F(EdgeOptionsTest, TheWholeHeadLearnsWhatTheFusedOneDoes) {
   for (size_t s = 0; s < want.size(); ++s) EXPECT_NEAR(got[s], want[s], 1e-4) << s;
 }
 
+// What one window says of others is what those say of themselves.
+TEST_F(EdgeOptionsTest, MemoryOfOtherWindowsIsKnownBeforeTheyAreMade) {
+  const auto teacher = std::move(*model::Model::Random(TinyConfig(), 9));
+  for (int form = 0; form < 5; ++form) {
+    EdgeOptions o =
+        Options(form == 1 ? TrunkMode::kCumulative : TrunkMode::kFrozen, form == 0 ? "states" : "");
+    o.exits.first_layer = form == 3 ? 1 : 0;
+    o.head_lora_rank = form == 2 ? 0 : 3;
+    if (form == 3) o.head = HeadMode::kCopy;
+    if (form == 4) o.teacher = teacher.get(), o.teacher_weight = 0.5;
+    o.exits.exits = 1;
+    auto one = Make(o);
+    for (int64_t exits = 1; exits <= 5; ++exits) {
+      SCOPED_TRACE(exits);
+      o.exits.exits = exits;
+      auto m = Make(o);
+      int64_t trained = 0;
+      for (const model::Parameter& p : m->params()) trained += p.count;
+      EXPECT_EQ(one->ParametersOf(m->exits()), trained);
+      for (const auto recompute :
+           {plan::Recompute::kNone, plan::Recompute::kMlp, plan::Recompute::kLayer}) {
+        for (int64_t in_memory : {-1, 0, 1}) {
+          for (EdgeMethod* of : {one.get(), m.get()}) {
+            of->SetRecompute(recompute, model::kLeastMlpRows);
+            of->SetSpill(in_memory, nullptr);
+          }
+          const model::PassMemory want = m->MemoryNeeded(50),
+                                  got = one->MemoryNeeded(50, m->exits());
+          EXPECT_EQ(got.activations, want.activations);
+          EXPECT_EQ(got.scratch, want.scratch);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace edgewise::tune

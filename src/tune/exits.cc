@@ -55,6 +55,29 @@ Result<std::vector<Exit>> LayOutExits(int64_t layers, const ExitOptions& options
   return exits;
 }
 
+int64_t LargestWindow(const std::vector<Exit>& exits) {
+  int64_t most = 0;
+  for (const Exit& e : exits) most = std::max(most, e.end - e.begin);
+  return most;
+}
+
+std::vector<int64_t> SmallerWindows(int64_t layers, const ExitOptions& options, int64_t most) {
+  std::vector<int64_t> counts;
+  const Result<std::vector<Exit>> now = LayOutExits(layers, options);
+  if (!now.ok() || options.layout != WindowLayout::kTiled || options.window > 0) return counts;
+  ExitOptions o = options;
+  int64_t largest = LargestWindow(*now);
+  for (o.exits = std::ssize(*now) + 1; o.exits <= most; ++o.exits) {
+    const Result<std::vector<Exit>> exits = LayOutExits(layers, o);
+    if (!exits.ok()) break;  // more than layers
+    const int64_t one = LargestWindow(*exits);
+    if (one >= largest) continue;
+    largest = one;
+    counts.push_back(o.exits);
+  }
+  return counts;
+}
+
 Result<ExitOrder> ParseExitOrder(std::string_view name) {
   for (ExitOrder order :
        {ExitOrder::kSequential, ExitOrder::kCyclic, ExitOrder::kRandom, ExitOrder::kAdaptive}) {

@@ -38,6 +38,13 @@ struct ExitOptions {
 // layers, a window larger than the layers below its exit.
 Result<std::vector<Exit>> LayOutExits(int64_t layers, const ExitOptions& options);
 
+// Into how many tiled windows the layers can be cut so that the largest one is smaller than with
+// fewer of them: counts above that of `options`, at most `most`, rising. Each is the first with its
+// largest window. Empty: none, or another layout.
+std::vector<int64_t> SmallerWindows(int64_t layers, const ExitOptions& options, int64_t most);
+// Layers of the largest.
+int64_t LargestWindow(const std::vector<Exit>& exits);
+
 // Which exit a step tunes.
 enum class ExitOrder {
   kSequential,  // phases of equal length, shallow to deep (released code)

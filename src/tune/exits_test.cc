@@ -53,6 +53,30 @@ TEST(LayOutExits, RisingWindowsReachTheTop) {
   EXPECT_FALSE(LayOutExits(12, {.exits = 4, .first_layer = 9}).ok());
 }
 
+TEST(SmallerWindows, EachCountHasASmallerLargestWindow) {
+  using Counts = std::vector<int64_t>;
+  // Of 22 layers at most 22, 11, 8, 6, 5, 4, 3, 2, 1 in a window.
+  EXPECT_EQ(SmallerWindows(22, {.exits = 1}, 100), (Counts{2, 3, 4, 5, 6, 8, 11, 22}));
+  EXPECT_EQ(SmallerWindows(30, {.exits = 1, .first_layer = 22}, 100), (Counts{2, 3, 4, 8}));
+  EXPECT_EQ(SmallerWindows(30, {.exits = 3, .first_layer = 22}, 100), (Counts{4, 8}));
+  EXPECT_EQ(SmallerWindows(30, {.exits = 1, .first_layer = 22}, 7), (Counts{2, 3, 4}));
+  EXPECT_EQ(SmallerWindows(30, {.exits = 1, .first_layer = 22}, 1), Counts{});
+  EXPECT_EQ(SmallerWindows(30, {.exits = 8, .first_layer = 22}, 100), Counts{});
+  // What is chosen otherwise stays.
+  EXPECT_EQ(SmallerWindows(12, {.exits = 1, .window = 3}, 100), Counts{});
+  EXPECT_EQ(SmallerWindows(12, {.exits = 1, .layout = WindowLayout::kRising}, 100), Counts{});
+  EXPECT_EQ(SmallerWindows(12, {.exits = 1, .first_layer = 12}, 100), Counts{});
+  for (int64_t layers = 1; layers <= 40; ++layers) {
+    int64_t largest = layers;
+    for (int64_t count : SmallerWindows(layers, {.exits = 1}, layers)) {
+      const int64_t one = LargestWindow(*LayOutExits(layers, {.exits = count}));
+      EXPECT_LT(one, largest);
+      largest = one;
+    }
+    EXPECT_EQ(largest, 1);
+  }
+}
+
 TEST(ExitSchedule, PhasesByShare) {
   ExitSchedule schedule(
       {.order = ExitOrder::kSequential, .exits = 3, .total_steps = 10, .shares = {1, 1, 3}});

@@ -191,7 +191,8 @@ Result<MemoryEstimate> EstimateMemory(ExecContext& ctx, const model::Model& mode
 }
 
 Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
-                              const MemoryRequest& request, int64_t limit_bytes) {
+                              const MemoryRequest& request, int64_t limit_bytes,
+                              int64_t* smallest) {
   MemoryFit fit;
   MemoryRequest r = request;
   const int64_t all = model.weight_bytes();
@@ -239,14 +240,16 @@ Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
     EW_ASSIGN(found, fits(kLayer, rows, low));
   }
   if (found) return fit;
+  // What is resident varies a little from one process to the next.
+  const int64_t works = (fit.estimate.total() >> 20) + 2;
+  if (smallest != nullptr) *smallest = works << 20;
   const std::string sizes = fmt::format("{} beside {} for the largest piece of the weights",
                                         FormatBytes(rest), FormatBytes(least));
   return OutOfMemory(fmt::format(
       "this run does not fit {}: it takes {}. The smallest limit that works is --memory {}MiB; {}",
-      // What is resident varies a little from one process to the next.
-      FormatBytes(limit_bytes), sizes, (fit.estimate.total() >> 20) + 2,
+      FormatBytes(limit_bytes), sizes, works,
       request.pass
-          ? "more --exits, shorter rows or a lower --rank make it smaller"
+          ? "shorter rows, a lower --rank or --head-lora-rank make it smaller"
           : "shorter rows (--max-seq-len), --batch-size 1 with more --grad-accum, a lower --rank "
             "or --method edge make it smaller"));
 }

@@ -67,13 +67,14 @@ std::vector<RecomputeForm> FormsToTry(const MemoryRequest& request);
 // Fits a streamed model (Model::stream) into `limit_bytes`: all weights in memory where they fit,
 // else as many as the rest leaves, else activations recomputed as well (of the MLPs, of all), the
 // MLPs in smaller pieces, else as few of them as needed on disk, if they may. Error: kOutOfMemory,
-// with the smallest limit that works and what else would make the run smaller.
+// with the smallest limit that works (stored in `smallest`, in bytes, unless null) and what else
+// would make the run smaller.
 Result<MemoryFit> FitStreamed(ExecContext& ctx, const model::Model& model,
-                              const MemoryRequest& request, int64_t limit_bytes);
+                              const MemoryRequest& request, int64_t limit_bytes,
+                              int64_t* smallest = nullptr);
 
 // Fits a model whose weights lie in memory as a whole: as it is, else with activations recomputed.
-// limit_bytes <= 0: none. Error: kOutOfMemory, with the smallest limit that works (stored in
-// `smallest`, in bytes, unless null) and what would make the run smaller.
+// limit_bytes <= 0: none. Error: as FitStreamed's.
 Result<MemoryFit> FitMapped(ExecContext& ctx, const model::Model& model,
                             const MemoryRequest& request, int64_t limit_bytes,
                             int64_t* smallest = nullptr);

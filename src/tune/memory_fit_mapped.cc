@@ -27,9 +27,10 @@ Result<MemoryFit> FitMapped(ExecContext& ctx, const model::Model& model,
   if (smallest != nullptr) *smallest = works << 20;
   const std::string stated = fmt::format("The smallest limit that works is --memory {}MiB", works);
   if (request.pass) {
-    return OutOfMemory(fmt::format(
-        "this run takes {}, the limit is {}. {}; shorter rows or a lower --rank make it smaller",
-        fit.estimate.ToString(), FormatBytes(limit_bytes), stated));
+    return OutOfMemory(
+        fmt::format("this run takes {}, the limit is {}. {}; shorter rows, a lower --rank or "
+                    "--head-lora-rank make it smaller",
+                    fit.estimate.ToString(), FormatBytes(limit_bytes), stated));
   }
   const Status refusal = CheckMemory(ctx, model, r, limit_bytes);
   return Status(StatusCode::kOutOfMemory, fmt::format("{}. {}", refusal.message(), stated));

@@ -110,6 +110,8 @@ Status CheckRunDirectory(Env& env, const TrainOptions& options);
 // TrainOptions::split_tokens of the run that these options resume; -1: they start one. Errors:
 // those of reading the checkpoint.
 Result<int64_t> RecordedSplit(Env& env, const TrainOptions& options);
+// How many windows the method edge of that run has; 0: it has none. Otherwise the same.
+Result<int64_t> RecordedWindows(Env& env, const TrainOptions& options);
 
 class Trainer {
  public:

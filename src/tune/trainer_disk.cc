@@ -79,20 +79,44 @@ Status CheckRunDirectory(Env& env, const TrainOptions& o) {
       "{} holds an earlier run: resume it, overwrite it, or choose another directory", o.run_dir));
 }
 
-Result<int64_t> RecordedSplit(Env& env, const TrainOptions& o) {
-  if (o.resume == ResumeMode::kNever) return int64_t{-1};
+namespace {
+
+// The options of the run that these resume; null: they start one.
+Result<Json> SavedOptions(Env& env, const TrainOptions& o, std::string* path) {
   std::optional<SavedRun> saved;
+  if (o.resume == ResumeMode::kNever) return Json();
   if (!o.resume_from.empty()) {
     EW_ASSIGN(saved, ReadSavedRun(env, o.resume_from));
   } else {
     EW_ASSIGN(saved, FindSavedRun(env, CheckpointsDir(o), nullptr));
   }
-  if (!saved) return int64_t{-1};
-  EW_ASSIGN(const Json options, ParseJson(saved->identity.options_json));
+  if (!saved) return Json();
+  *path = saved->path;
+  return ParseJson(saved->identity.options_json);
+}
+
+}  // namespace
+
+Result<int64_t> RecordedSplit(Env& env, const TrainOptions& o) {
+  std::string path;
+  EW_ASSIGN(const Json options, SavedOptions(env, o, &path));
+  if (options.is_null()) return int64_t{-1};
   const auto found = options.find("split_tokens");
   if (found == options.end()) return int64_t{0};
-  if (!found->is_number_integer()) return BadInput(saved->path + ": \"split_tokens\" is no number");
+  if (!found->is_number_integer()) return BadInput(path + ": \"split_tokens\" is no number");
   return found->get<int64_t>();
+}
+
+Result<int64_t> RecordedWindows(Env& env, const TrainOptions& o) {
+  std::string path;
+  EW_ASSIGN(const Json options, SavedOptions(env, o, &path));
+  if (options.is_null()) return int64_t{-1};
+  const auto method = options.find("method_options");
+  if (method == options.end() || !method->is_object()) return int64_t{0};
+  const auto exits = method->find("exits");
+  if (exits == method->end()) return int64_t{0};
+  if (!exits->is_array()) return BadInput(path + ": \"exits\" is no list");
+  return static_cast<int64_t>(exits->size());
 }
 
 Status Trainer::Prepare() {

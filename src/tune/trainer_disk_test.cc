@@ -62,6 +62,7 @@ TEST_F(TrainerTest, MicroBatchesThatAreCutLearnTheSame) {
   const int64_t tokens = result_.state.tokens;
   fs::remove_all(Dir("run"));
   EXPECT_EQ(RecordedSplit(PosixEnv(), options_).value(), -1);
+  EXPECT_EQ(RecordedWindows(PosixEnv(), options_).value(), -1);
   options_.split_tokens = 8;
   options_.save_every = 1;
   std::vector<int64_t> micros;
@@ -79,6 +80,7 @@ TEST_F(TrainerTest, MicroBatchesThatAreCutLearnTheSame) {
   }
   EXPECT_EQ(micros, want);
   EXPECT_EQ(RecordedSplit(PosixEnv(), options_).value(), 8);
+  EXPECT_EQ(RecordedWindows(PosixEnv(), options_).value(), 0);
   options_.split_tokens = 0;
   EXPECT_NE(Run().message().find("split_tokens"), std::string::npos);
   options_.split_tokens = 8;
