@@ -16,6 +16,7 @@
 #include "model/weight_stream.h"
 #include "schedule/measure.h"
 #include "tune/cut_batch.h"
+#include "tune/hidden_codec.h"
 
 namespace edgewise::cli {
 namespace {
@@ -126,8 +127,15 @@ Status TuneFit::AddWindows(tune::EdgeMethod* edge, bool cached, int64_t beside) 
   request_.pass = [this](const tune::ModelMethodOptions& m, int64_t max_tokens) {
     edge_->SetRecompute(m.recompute, m.mlp_rows);
     edge_->SetSpill(m.layers_in_memory, nullptr);
-    return instead_.empty() ? edge_->MemoryNeeded(max_tokens)
-                            : edge_->MemoryNeeded(max_tokens, instead_);
+    model::PassMemory memory = instead_.empty() ? edge_->MemoryNeeded(max_tokens)
+                                                : edge_->MemoryNeeded(max_tokens, instead_);
+    // Through which a document's states go into the cache and come from it.
+    const tune::Exit& top = instead_.empty() ? edge_->exits().back() : instead_.back();
+    if (cached_ && top.begin > 0) {
+      memory.scratch +=
+          max_tokens * tune::EncodedRowBytes(edge_->options().trunk.codec, model_.config().hidden);
+    }
+    return memory;
   };
   plan_.windows = std::ssize(edge->exits());
   plan_.window_layers = tune::LargestWindow(edge->exits());

@@ -79,12 +79,6 @@ model::PassMemory EdgeMethod::MemoryOf(std::span<model::PassOptions> windows, in
   const int64_t start = max_tokens * model_.config().hidden * static_cast<int64_t>(sizeof(float));
   most.activations += start;
   most.scratch += start;
-  // A document's, as they go into the cache and come from it.
-  const bool above = std::any_of(windows.begin(), windows.end(),
-                                 [](const model::PassOptions& o) { return o.begin > 0; });
-  if (above && !options_.trunk.cache_path.empty()) {
-    most.scratch += max_tokens * EncodedRowBytes(options_.trunk.codec, model_.config().hidden);
-  }
   return most;
 }
 

@@ -183,8 +183,7 @@ TEST_F(EdgeOptionsTest, TheWholeHeadLearnsWhatTheFusedOneDoes) {
 TEST_F(EdgeOptionsTest, MemoryOfOtherWindowsIsKnownBeforeTheyAreMade) {
   const auto teacher = std::move(*model::Model::Random(TinyConfig(), 9));
   for (int form = 0; form < 5; ++form) {
-    EdgeOptions o =
-        Options(form == 1 ? TrunkMode::kCumulative : TrunkMode::kFrozen, form == 0 ? "states" : "");
+    EdgeOptions o = Options(form == 1 ? TrunkMode::kCumulative : TrunkMode::kFrozen, "");
     o.exits.first_layer = form == 3 ? 1 : 0;
     o.head_lora_rank = form == 2 ? 0 : 3;
     if (form == 3) o.head = HeadMode::kCopy;
