@@ -15,7 +15,15 @@ Result<std::unique_ptr<ExecContext>> ExecContext::Create(ExecOptions options) {
     EW_ASSIGN(isa, ChooseIsa());
   }
   const int threads = options.threads > 0 ? options.threads : GetCpuInfo().cores;
-  return std::unique_ptr<ExecContext>(new ExecContext(threads, isa));
+  std::unique_ptr<ExecContext> context(new ExecContext(threads, isa));
+  // Fewer would compute the same, but have left no memory or no room for anything else.
+  if (context->threads() < threads) {
+    return OutOfMemory(
+        fmt::format("the system gave {} of {} threads (ulimit -d and ulimit -u limit "
+                    "them, and cgroups do); fewer --threads need less",
+                    context->threads(), threads));
+  }
+  return context;
 }
 
 void* ExecContext::Scratch(int worker, size_t bytes) {

@@ -1,6 +1,7 @@
 #include "exec/thread_pool.h"
 
 #include <algorithm>
+#include <system_error>
 
 namespace edgewise {
 namespace {
@@ -21,8 +22,12 @@ inline void Pause() {
 
 ThreadPool::ThreadPool(int threads) {
   workers_.reserve(static_cast<size_t>(std::max(0, threads - 1)));
-  for (int w = 1; w < threads; ++w) {
-    workers_.emplace_back([this, w] { WorkerLoop(w); });
+  try {
+    for (int w = 1; w < threads; ++w) {
+      workers_.emplace_back([this, w] { WorkerLoop(w); });
+    }
+  } catch (const std::system_error&) {
+    // The system gives no more; those that run already must not be left behind by an exception.
   }
 }
 

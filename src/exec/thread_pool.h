@@ -36,7 +36,8 @@ class FunctionRef<R(Args...)> {
 
 class ThreadPool {
  public:
-  // `threads` >= 1, the caller's thread included.
+  // `threads` >= 1, the caller's thread included. Where the system gives fewer, threads() says how
+  // many there are.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

@@ -119,6 +119,12 @@ ulimit -S -d $((290 << 10))
 run 3 data_limit "${unspilled[@]}" --memory 1GiB
 ulimit -S -d "$data_limit"
 says data_limit "RLIMIT_DATA (ulimit -d) leaves"
+# Threads whose stacks it has no room for (at least 2 MiB each) are a refusal, too.
+ulimit -S -d $((1 << 20))
+OPENBLAS_NUM_THREADS=1 run 3 threads_limit generate models/hearth-10m --prompt the --max-tokens 2 \
+  --threads 1024
+ulimit -S -d "$data_limit"
+says threads_limit "of 1024 threads"
 # A file system in memory is no disk.
 if [ "$(stat -f -c %T /dev/shm)" = tmpfs ] && shm=$(mktemp -d /dev/shm/edgewise-XXXXXX); then
   for use in auto:3 always:1; do
