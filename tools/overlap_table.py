@@ -156,7 +156,7 @@ def main():
         for _ in range(args.repeat):
             off = tune(args, base, directory, method, limit, tokens, "--weights-io", "direct",
                        "--grad-accum", accum, "--order", order)
-            again = ["--recompute"] if off["recompute"] else []
+            again = [f"--recompute={off['recomputed']}"] if off["recompute"] else []
             held = tune(args, base, directory, method, args.memory, tokens, "--grad-accum", accum,
                         *again)
             turns.append((off, held, direct_gbps(base / "packed.safetensors")))

@@ -146,8 +146,11 @@ def merged(results):
     lowest = min(results, key=lambda r: r["predicted_peak_bytes"] / r["peak_rss_bytes"])
     for name in ("predicted_peak_bytes", "peak_rss_bytes"):
         out[name] = lowest[name]
-    for name in ("offloaded", "recompute"):  # plans follow the measured speed and may differ
-        out[name] = "/".join(sorted({"yes" if r[name] else "no" for r in results}, reverse=True))
+    # Plans follow the measured speed and may differ.
+    out["offloaded"] = "/".join(sorted({"yes" if r["offloaded"] else "no" for r in results},
+                                       reverse=True))
+    out["recompute"] = "/".join(sorted({r["recomputed"] if r["recompute"] else "no"
+                                        for r in results}))
     out["peak_errors"] = sorted(r["predicted_peak_bytes"] / r["peak_rss_bytes"] - 1
                                 for r in results)
     groups = [r["cgroup"] for r in results if "cgroup" in r]

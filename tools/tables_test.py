@@ -14,7 +14,7 @@ def run(peak, want, step, want_step, **more):
     return 0, {"peak_rss_bytes": peak << 20, "predicted_peak_bytes": want << 20,
                "step_seconds": step, "predicted_step_seconds": want_step, "seconds": 10 * step,
                "predicted_seconds": 10 * want_step, "steps": 10, "offloaded": False,
-               "recompute": True, **more}
+               "recompute": True, "recomputed": "mlp", **more}
 
 
 class ScheduleTableTest(unittest.TestCase):
@@ -23,13 +23,13 @@ class ScheduleTableTest(unittest.TestCase):
 
     def test_one_round_is_printed_as_it_is(self):
         cells = self.cells(run(100, 101, 2.0, 1.0))
-        self.assertEqual(cells[3:12], ["10", "no", "yes", "101", "100", "+1.0%", "1.000", "2.000",
+        self.assertEqual(cells[3:12], ["10", "no", "mlp", "101", "100", "+1.0%", "1.000", "2.000",
                                        "-50.0%"])
 
     def test_times_are_medians_and_the_peak_is_the_worst_pair(self):
         cells = self.cells(run(100, 110, 2.0, 4.0), run(200, 199, 9.0, 3.0, offloaded=True),
                            run(300, 303, 3.0, 1.0))
-        self.assertEqual(cells[3:12], ["10", "yes/no", "yes", "199", "200", "-0.5% to +10.0%",
+        self.assertEqual(cells[3:12], ["10", "yes/no", "mlp", "199", "200", "-0.5% to +10.0%",
                                        "3.000", "3.000", "+0.0%"])
 
     def test_what_a_cgroup_counted_comes_last(self):
