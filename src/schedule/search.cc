@@ -164,7 +164,7 @@ class Searcher {
     }
     return OutOfMemory(fmt::format(
         "no plan fits {}. The smallest limit that works is --memory {}MiB (micro-batches of {} "
-        "tokens{}{}); a lower --rank, fewer --bits, more --exits or --method edge make it smaller",
+        "tokens{}{}); a lower --rank, fewer --bits or --method edge make it smaller",
         FormatBytes(o_.memory_limit), (smallest_ >> 20) + 1, smallest_choice_.tokens,
         smallest_choice_.recompute != plan::Recompute::kNone ? ", activations recomputed" : "",
         smallest_choice_.layers_in_memory >= 0 ? ", inputs of layers on disk" : ""));

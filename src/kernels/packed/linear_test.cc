@@ -307,9 +307,9 @@ TEST_P(PackedIsa, SameBitsWithAnyThreadsAndRows) {
 
 // More rows and panels than one task takes: every task begins where a group of rows does.
 TEST_P(PackedIsa, RowsBeyondOneTaskAreTheSameBits) {
-  const int64_t rows = 1600, cols = 128, m = 1040, first = 500;
+  const int64_t rows = 1552, cols = 128, m = 530;
   for (const PackedFormat& f : TestFormats(rows, cols)) {
-    if (f.bits != 4 || f.group == 0) continue;
+    if (f.bits != 4 || f.group == 0 || f.structure == Structure::kBlock) continue;
     SCOPED_TRACE(Describe(f));
     Rng rng(kSeed, RngStream::kTest);
     Result<PackedMatrix> w = PackFromQuantized(f, MakeRandomPacked(f, rng).View(f));
@@ -318,7 +318,7 @@ TEST_P(PackedIsa, RowsBeyondOneTaskAreTheSameBits) {
     const std::vector<float> x = RandomMatrix(m, cols, rng);
     std::vector<float> all(static_cast<size_t>(m * rows)), some(static_cast<size_t>(30 * rows));
     LinearForward(*ctx, m, x.data(), cols, w->Ref(), nullptr, all.data(), rows);
-    for (const int64_t at : {int64_t{0}, first, m - 30}) {
+    for (const int64_t at : {int64_t{0}, m - 30}) {
       LinearForward(*ctx, 30, x.data() + at * cols, cols, w->Ref(), nullptr, some.data(), rows);
       EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + at * rows)) << at;
     }
@@ -331,7 +331,7 @@ TEST_P(PackedIsa, RowsBeyondOneTaskAreTheSameBits) {
     options.mode = BackwardMode::kInteger;
     LinearBackwardInput(*ctx, m, x.data(), cols, wide->Ref(), all.data(), rows,
                         Accumulate::kOverwrite, options);
-    for (const int64_t at : {int64_t{0}, first, m - 30}) {
+    for (const int64_t at : {int64_t{0}, m - 30}) {
       LinearBackwardInput(*ctx, 30, x.data() + at * cols, cols, wide->Ref(), some.data(), rows,
                           Accumulate::kOverwrite, options);
       EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + at * rows)) << at;
