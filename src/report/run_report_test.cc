@@ -149,16 +149,20 @@ TEST_F(RunReportTest, PredictedAndMeasured) {
   EXPECT_THAT(html, HasSubstr("time of a step"));
   EXPECT_THAT(html, HasSubstr("-50.0%"));
   EXPECT_THAT(html, HasSubstr("-10.0%"));
-  for (const char* word : {"written to disk", "were cut"}) {
+  for (const char* word : {"written to disk", "were cut", "computed again"}) {
     EXPECT_THAT(html, Not(HasSubstr(word)));
   }
   r->run["plan"]["predicted_step_written_bytes"] = 30 << 20;
   r->run["activations_written_step_bytes"] = 40 << 20;
   r->run["plan"]["split_tokens"] = 248;
+  r->run["plan"]["recomputed"] = "mlp";
+  r->run["plan"]["mlp_tokens"] = 512;
   html = RenderReport(*r);
   EXPECT_THAT(html, HasSubstr("activations written to disk in a step"));
   EXPECT_THAT(html, HasSubstr("-25.0%"));
   EXPECT_THAT(html, HasSubstr("were cut between documents to 248 tokens"));
+  EXPECT_THAT(html, HasSubstr("Activations of the MLPs were computed again"));
+  EXPECT_THAT(html, HasSubstr("512 tokens at a time"));
 }
 
 TEST_F(RunReportTest, Schedule) {

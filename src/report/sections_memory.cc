@@ -148,6 +148,12 @@ std::string PredictionSection(const RunReport& r) {
   if (const double cut = number({"plan", "split_tokens"}); cut > 0) {
     text += fmt::format(" Micro-batches were cut between documents to {:.0f} tokens.", cut);
   }
+  if (const Json& form = At(r.run, {"plan", "recomputed"}); form == "mlp" || form == "layer") {
+    text +=
+        fmt::format(" {} computed again in the backward pass, {:.0f} tokens at a time in an MLP.",
+                    form == "mlp" ? "Activations of the MLPs were" : "Activations were",
+                    number({"plan", "mlp_tokens"}));
+  }
   return Section("Predicted and measured", text, table.Html());
 }
 
