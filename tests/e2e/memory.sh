@@ -15,12 +15,13 @@ for limit in 400 200 150; do
   # The states below the window are there now.
   held again$limit $limit 0 --method edge -o "$WORK/edge$limit" --overwrite
 done
-# Whatever the limit, the same bits.
+# Whatever the limit, the same bits. (By edge so little is short that activations alone may do.)
 for method in lora edge; do
   python3 - "$WORK/${method}400.out" "$WORK/${method}150.out" <<'EOP' || fail "$method differs"
 import json, sys
 a, b = (json.load(open(p)) for p in sys.argv[1:])
-sys.exit(a["train_loss"] != b["train_loss"] or b["weights_read_bytes"] <= a["weights_read_bytes"])
+less = b["weights_read_bytes"] > a["weights_read_bytes"] or b["recompute"] > a["recompute"]
+sys.exit(a["train_loss"] != b["train_loss"] or not less)
 EOP
 done
 # The head is 27 MiB and is streamed in blocks, except where it is wanted as a whole.
