@@ -200,7 +200,8 @@ PassLayout LayOut(const ModelConfig& c, int64_t max_tokens, const PassOptions& o
   // Of a micro-batch, as what is kept: others may pass between its head and its layers.
   if (out.backward) out.dhidden = activations.Floats(max_tokens * c.hidden);
 
-  const bool trains_layers = out.lowest<out.end, below = out.lowest> out.begin;
+  const bool trains_layers = out.lowest < out.end;
+  const bool below = out.begin < out.lowest;
   out.final_rstd = scratch.Floats(max_tokens);
   out.mlp_rows = MlpRows(options, max_tokens);
   BlockNeeds needs = NeedsOf(options, max_tokens);
