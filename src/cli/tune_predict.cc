@@ -98,15 +98,9 @@ double TeacherSeconds(const PredictRequest& r, const MeanBatch& batch, const pla
          (r.teacher_seconds * tokens + std::max(0.0, r.teacher_head_seconds * tokens - head));
 }
 
-// Pieces of the MLP that may be chosen, largest first.
-std::vector<int64_t> MlpTokens(const model::Model& model, const PredictRequest& r,
-                               const MeanBatch& batch) {
-  std::vector<int64_t> out = {r.mlp_tokens};
-  const bool smaller = model.stream() != nullptr && r.memory_limit > 0;
-  while (smaller && out.back() > model::kLeastMlpRows && out.back() / 2 < batch.tokens) {
-    out.push_back(out.back() / 2);
-  }
-  return out;
+// Whether smaller pieces of the MLP than the request's may be chosen.
+bool SmallerPieces(const model::Model& model, const PredictRequest& r) {
+  return model.stream() != nullptr && r.memory_limit > 0;
 }
 
 Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
@@ -135,10 +129,17 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
   o.spill_read_gbps = r.spill_read_gbps;
   o.traversal = r.may_group ? 0 : r.traversal;
   if (!r.may_recompute) o.recompute = {r.recompute};
-  o.mlp_tokens = MlpTokens(model, r, batch);
+  o.mlp_tokens = r.mlp_tokens;
+  o.smaller_pieces = SmallerPieces(model, r);
   EW_ASSIGN(plan::Plan plan, schedule::Search(device, describe, o));
   EW_RETURN_IF_ERROR(schedule::CheckPlan(plan));
   return plan;
+}
+
+// Half of what is left: the process holds more by the time the operations are measured.
+int64_t Room(const PredictRequest& r) {
+  if (r.memory_limit <= 0) return 0;
+  return std::max<int64_t>(1, (r.memory_limit - ReadProcessMemory().rss_bytes) / 2);
 }
 
 // Every operation of the steps, as they come where the MLPs are kept and in each size of pieces.
@@ -150,14 +151,15 @@ Status Measure(ExecContext& ctx, const model::Model& model, const PredictRequest
     o.trunk = kind.trunk;
     if (r.may_recompute || r.recompute == plan::Recompute::kNone) {
       EW_ASSIGN(const plan::Workload w, model::DescribeStep(model.config(), &model, o));
-      EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, device));
+      EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, device, Room(r)));
     }
     if (!r.may_recompute && r.recompute == plan::Recompute::kNone) continue;
     o.recompute = plan::Recompute::kLayer;
-    for (const int64_t mlp_tokens : MlpTokens(model, r, batch)) {
+    for (const int64_t mlp_tokens : plan::MlpPieces(r.mlp_tokens, batch.tokens)) {
+      if (mlp_tokens < r.mlp_tokens && !SmallerPieces(model, r)) break;
       o.mlp_tokens = mlp_tokens;
       EW_ASSIGN(const plan::Workload w, model::DescribeStep(model.config(), &model, o));
-      EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, device));
+      EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, w, device, Room(r)));
     }
   }
   return Status::Ok();
@@ -267,12 +269,7 @@ Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
                                  const PredictRequest& r) {
   PlannedSteps planned;
   EW_ASSIGN(planned.batch, MeanBatchOf(*r.data.train, r.split_tokens));
-  // Half of what is left: the process holds more by the time the operations are measured.
-  const int64_t room =
-      r.memory_limit > 0
-          ? std::max<int64_t>(1, (r.memory_limit - ReadProcessMemory().rss_bytes) / 2)
-          : 0;
-  plan::Device device = schedule::BareDevice(ctx, room);
+  plan::Device device = schedule::BareDevice(ctx, Room(r));
   if (model.stream() != nullptr) {
     // Once to fill the page cache where it is used, which the steps will find full.
     EW_RETURN_IF_ERROR(model.stream()->MeasureRead(kReadSample).status());
@@ -302,7 +299,7 @@ Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
     model::WorkloadOptions o = OptionsOf(r, batch);
     EW_ASSIGN(const plan::Workload trunk,
               model::DescribeForward(model.config(), &model, {0, r.cached_layers}, o));
-    EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, trunk, &device));
+    EW_RETURN_IF_ERROR(schedule::MeasureMissing(ctx, trunk, &device, Room(r)));
     out.trunk_seconds = per_token(Forward(device, trunk)) *
                         (TokensOf(r.data.train.get()) + TokensOf(r.data.valid.get()));
   }

@@ -226,6 +226,7 @@ TrainingPass::TrainingPass(ExecContext& ctx, const Model& model, int64_t max_tok
     : impl_(new Impl{ctx, model, std::clamp<int64_t>(max_tokens, 1, kMaxTokens), {}, {}, {}, {}}) {}
 
 void TrainingPass::SetMlpRows(int64_t mlp_rows) { impl_->mlp_rows = mlp_rows; }
+
 void TrainingPass::SetMaxTokens(int64_t max_tokens) {
   Release();
   impl_->max_tokens = std::clamp<int64_t>(max_tokens, 1, kMaxTokens);

@@ -52,8 +52,7 @@ struct PassPhases {
   double waited = 0;    // for streamed weights, in all of these
 };
 
-// As many as keep the kernels at their rate.
-inline constexpr int64_t kMlpRows = 512, kLeastMlpRows = 256;
+inline constexpr int64_t kMlpRows = plan::kMlpTokens, kLeastMlpRows = plan::kLeastMlpTokens;
 
 struct PassOptions {
   // Layers [begin, end) are run; end = -1: all. begin > 0 needs start_hidden.

@@ -40,7 +40,7 @@ struct WorkloadOptions {
   int64_t document_tokens = 0;  // mean length of the documents in a micro-batch; 0: a single one
   plan::Recompute recompute = plan::Recompute::kNone;
   // Through the MLP at a time, in layers that do not keep it (PassOptions::mlp_rows); 0: all.
-  int64_t mlp_tokens = 512;
+  int64_t mlp_tokens = plan::kMlpTokens;
   WeightForm form;
   int64_t runtime_bytes = int64_t{24} << 20;
   int64_t threads = 2;

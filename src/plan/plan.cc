@@ -46,6 +46,14 @@ std::string_view RecomputeName(Recompute recompute) {
   return kNames[static_cast<size_t>(recompute)];
 }
 
+std::vector<int64_t> MlpPieces(int64_t largest, int64_t tokens) {
+  std::vector<int64_t> out = {largest};
+  for (int64_t n = largest / 2; n >= kLeastMlpTokens; n /= 2) {
+    if (n < tokens) out.push_back(n);
+  }
+  return out;
+}
+
 double Streams::slowest() const { return std::max({compute, load, store}); }
 
 ordered_json ToJson(const Workload& w) {

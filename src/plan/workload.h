@@ -20,6 +20,11 @@ enum class Recompute : uint8_t {
 };
 std::string_view RecomputeName(Recompute recompute);  // "none", "mlp", "layer"
 
+// Tokens of such a piece: as many as keep the kernels at their rate, and the fewest.
+inline constexpr int64_t kMlpTokens = 512, kLeastMlpTokens = 256;
+// `largest`, and the smaller ones that a micro-batch of so many tokens has more than one of.
+std::vector<int64_t> MlpPieces(int64_t largest, int64_t tokens);
+
 // One kernel call.
 struct Op {
   std::string name;  // "q_proj", "attention"

@@ -33,15 +33,17 @@ Result<plan::Device> MeasureDevice(ExecContext& ctx, const MeasureOptions& optio
 // kInterrupted.
 Result<std::vector<plan::KernelRate>> MeasureKernels(ExecContext& ctx,
                                                      const MeasureOptions& options);
-// Seconds of one operation: the median of several runs on operands of its own. Error: there is no
-// such operation (sizes, forms).
-Result<double> MeasureOp(ExecContext& ctx, const plan::Op& op);
+// Seconds of one operation: the median of several runs on operands of its own, in several copies as
+// far as `room` bytes allow (0: as it likes). Error: there is no such operation (sizes, forms).
+Result<double> MeasureOp(ExecContext& ctx, const plan::Op& op, int64_t room = 0);
 // This machine with nothing measured but its RAM, for MeasureMissing to fill. `room`: bytes that
 // measuring may take; 0: as many as it likes.
 plan::Device BareDevice(ExecContext& ctx, int64_t room = 0);
 // Measures the workload's operations that the device's profile does not hold in exactly their form
-// and size, and adds their rates to it: a few seconds for a large model, memory for one operation.
-Status MeasureMissing(ExecContext& ctx, const plan::Workload& workload, plan::Device* device);
+// and size, and adds their rates to it: a few seconds for a large model, memory for one operation
+// (`room` as above).
+Status MeasureMissing(ExecContext& ctx, const plan::Workload& workload, plan::Device* device,
+                      int64_t room = 0);
 // GB/s at which all threads together read and write arrays of `bytes` each has for itself.
 struct Bandwidth {
   double read_gbps = 0, write_gbps = 0;

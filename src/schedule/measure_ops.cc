@@ -60,10 +60,15 @@ FloatBuffer RandomFloats(int64_t n, uint64_t seed) {
   return out;
 }
 
-// Rows that are not where the last run left them: in a step other layers' rows lie between.
+// More than the caches between the rows of one run and of the next.
+constexpr int64_t kRowBytes = int64_t{12} << 20;
+
+// Rows that are not where the last run left them, where `bytes` leave room for that: in a step
+// other layers' rows lie between.
 class Rows {
  public:
-  Rows(int64_t n, uint64_t seed) : n_(n), copies_(std::clamp<int64_t>(kRowBytes / (n * 4), 1, 16)) {
+  Rows(int64_t n, uint64_t seed, int64_t bytes)
+      : n_(n), copies_(std::clamp<int64_t>(bytes / (n * 4), 1, 16)) {
     rows_ = RandomFloats(n * copies_, seed);
   }
   float* Next() {
@@ -72,10 +77,24 @@ class Rows {
   }
 
  private:
-  static constexpr int64_t kRowBytes = int64_t{12} << 20;
   int64_t n_, copies_, at_ = 0;
   FloatBuffer rows_;
 };
+
+// Arrays of Rows that an operation is measured on.
+int64_t Arrays(KernelKind kind) {
+  switch (kind) {
+    case KernelKind::kNormBackward:
+    case KernelKind::kGate:
+      return 3;
+    case KernelKind::kLoraBackward:
+      return 4;
+    case KernelKind::kGateBackward:
+      return 5;
+    default:
+      return 2;
+  }
+}
 
 // Random weights in the form of the operation.
 struct Weights {
@@ -87,10 +106,14 @@ struct Weights {
 Result<Weights> MakeWeights(const Op& op, int64_t rows) {
   Weights w;
   if (op.bits >= 16) {
-    const FloatBuffer values = RandomFloats(rows * op.in, 1);
+    const FloatBuffer row = RandomFloats(op.in, 1);
     const DType dtype = op.bits == 32 ? DType::kF32 : DType::kBF16;
-    w.dense = AlignedBuffer(static_cast<size_t>(rows * op.in) * DTypeBytes(dtype));
-    ConvertFromF32(dtype, values.data(), w.dense.data(), rows * op.in);
+    const size_t row_bytes = static_cast<size_t>(op.in) * DTypeBytes(dtype);
+    w.dense = AlignedBuffer(static_cast<size_t>(rows) * row_bytes);
+    auto* to = static_cast<std::byte*>(w.dense.data());
+    for (int64_t r = 0; r < rows; ++r, to += row_bytes) {
+      ConvertFromF32(dtype, row.data(), to, op.in);
+    }
     w.ref = {rows, op.in, dtype, w.dense.data(), op.in, nullptr};
     return w;
   }
@@ -110,9 +133,10 @@ Result<Weights> MakeWeights(const Op& op, int64_t rows) {
   return w;
 }
 
-Result<double> LinearSeconds(ExecContext& ctx, const Op& op) {
+Result<double> LinearSeconds(ExecContext& ctx, const Op& op, int64_t row_bytes) {
   const int64_t n = op.tokens;
-  Rows x(n * std::max(op.in, op.out), 2), y(n * std::max(op.in, op.out), 3);
+  const int64_t widest = std::max(op.in, op.out);
+  Rows x(n * widest, 2, row_bytes), y(n * widest, 3, row_bytes);
   if (op.kind == KernelKind::kWeightGradient) {
     FloatBuffer dw = FloatBuffer::Zeros(op.out * op.in);
     return Median([&] {
@@ -137,10 +161,10 @@ Result<double> LinearSeconds(ExecContext& ctx, const Op& op) {
   });
 }
 
-double LoraSeconds(ExecContext& ctx, const Op& op) {
+double LoraSeconds(ExecContext& ctx, const Op& op, int64_t row_bytes) {
   const int64_t n = op.tokens, r = std::max<int64_t>(op.rank, 1);
   const FloatBuffer a = RandomFloats(r * op.in, 2), b = RandomFloats(op.out * r, 3);
-  Rows x(n * op.in, 1), y(n * op.out, 4), xa(n * r, 5);
+  Rows x(n * op.in, 1, row_bytes), y(n * op.out, 4, row_bytes), xa(n * r, 5, row_bytes);
   if (op.kind == KernelKind::kLora) {
     return Median([&] {
       kernels::LoraForward(ctx, n, op.in, op.out, r, 0.1f, x.Next(), op.in, a.data(), b.data(),
@@ -148,7 +172,7 @@ double LoraSeconds(ExecContext& ctx, const Op& op) {
     });
   }
   FloatBuffer da = FloatBuffer::Zeros(r * op.in), db = FloatBuffer::Zeros(op.out * r), dxa(n * r);
-  Rows dx(n * op.in, 6);
+  Rows dx(n * op.in, 6, row_bytes);
   return Median([&] {
     kernels::LoraBackward(ctx, n, op.in, op.out, r, 0.1f, x.Next(), op.in, xa.Next(), a.data(),
                           b.data(), y.Next(), op.out, dxa.data(), da.data(), db.data(), dx.Next(),
@@ -228,9 +252,9 @@ Result<double> HeadSeconds(ExecContext& ctx, const Op& op) {
   return seconds * static_cast<double>(op.out) / static_cast<double>(w.ref.rows);
 }
 
-double ByteSeconds(ExecContext& ctx, const Op& op) {
+double ByteSeconds(ExecContext& ctx, const Op& op, int64_t row_bytes) {
   const int64_t n = op.tokens, width = op.out, count = n * width;
-  Rows x(count, 1), y(count, 2);
+  Rows x(count, 1, row_bytes), y(count, 2, row_bytes);
   const FloatBuffer gain = RandomFloats(width, 4);
   switch (op.kind) {
     case KernelKind::kNorm: {
@@ -242,7 +266,7 @@ double ByteSeconds(ExecContext& ctx, const Op& op) {
     }
     case KernelKind::kNormBackward: {
       const FloatBuffer rstd = RandomFloats(n, 5);
-      Rows d(count, 3);
+      Rows d(count, 3, row_bytes);
       return Median([&] {
         kernels::RmsNormBackward(ctx, n, width, false, x.Next(), gain.data(), rstd.data(), d.Next(),
                                  y.Next(), true, nullptr);
@@ -259,13 +283,13 @@ double ByteSeconds(ExecContext& ctx, const Op& op) {
       });
     }
     case KernelKind::kGate: {
-      Rows u(count, 3);
+      Rows u(count, 3, row_bytes);
       return Median([&] {
         kernels::GatedForward(ctx, kernels::Activation::kSilu, count, x.Next(), u.Next(), y.Next());
       });
     }
     case KernelKind::kGateBackward: {
-      Rows u(count, 3), d(count, 5), z(count, 6);
+      Rows u(count, 3, row_bytes), d(count, 5, row_bytes), z(count, 6, row_bytes);
       return Median([&] {
         kernels::GatedBackward(ctx, kernels::Activation::kSilu, count, x.Next(), u.Next(), d.Next(),
                                y.Next(), z.Next());
@@ -278,17 +302,18 @@ double ByteSeconds(ExecContext& ctx, const Op& op) {
 
 }  // namespace
 
-Result<double> MeasureOp(ExecContext& ctx, const Op& op) {
+Result<double> MeasureOp(ExecContext& ctx, const Op& op, int64_t room) {
   if (op.tokens < 1 || op.out < 1) return InvalidArgument("an operation of no size");
+  const int64_t row_bytes = room == 0 ? kRowBytes : std::min(kRowBytes, room / Arrays(op.kind));
   switch (op.kind) {
     case KernelKind::kLinearForward:
     case KernelKind::kLinearBackward:
     case KernelKind::kLinearBackwardInt8:
     case KernelKind::kWeightGradient:
-      return LinearSeconds(ctx, op);
+      return LinearSeconds(ctx, op, row_bytes);
     case KernelKind::kLora:
     case KernelKind::kLoraBackward:
-      return LoraSeconds(ctx, op);
+      return LoraSeconds(ctx, op, row_bytes);
     case KernelKind::kAttention:
     case KernelKind::kAttentionBackward:
       return AttentionSeconds(ctx, op);
@@ -296,11 +321,12 @@ Result<double> MeasureOp(ExecContext& ctx, const Op& op) {
     case KernelKind::kHeadLossInt8:
       return HeadSeconds(ctx, op);
     default:
-      return ByteSeconds(ctx, op);
+      return ByteSeconds(ctx, op, row_bytes);
   }
 }
 
-Status MeasureMissing(ExecContext& ctx, const plan::Workload& workload, plan::Device* device) {
+Status MeasureMissing(ExecContext& ctx, const plan::Workload& workload, plan::Device* device,
+                      int64_t room) {
   for (const plan::Stage& stage : workload.stages) {
     for (const Op& op : stage.ops) {
       if (op.gops <= 0 || op.kind == KernelKind::kOptimizer) continue;
@@ -308,7 +334,7 @@ Status MeasureMissing(ExecContext& ctx, const plan::Workload& workload, plan::De
       Op one = op;
       // An operation that stands for several of its kind: the work of a single one.
       one.gops = WorkOf(op);
-      EW_ASSIGN(const double seconds, MeasureOp(ctx, one));
+      EW_ASSIGN(const double seconds, MeasureOp(ctx, one, room));
       device->kernels.push_back({op.kind, op.bits, op.sparsity, op.blocks, op.tokens, op.out, op.in,
                                  one.gops / std::max(seconds, 1e-9), op.rank});
     }

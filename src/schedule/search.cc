@@ -111,10 +111,10 @@ class Searcher {
 
   // Every piece of the MLP that may be worth it, every share of the layers' pieces on disk.
   Status TryPieces(Choice c) {
-    for (const int64_t mlp_tokens : o_.mlp_tokens) {
-      const bool first = mlp_tokens == o_.mlp_tokens.front();
-      // Kept MLPs come as a whole; a piece is no more than a micro-batch.
-      if (!first && (c.recompute == plan::Recompute::kNone || mlp_tokens >= c.tokens)) break;
+    for (const int64_t mlp_tokens : plan::MlpPieces(o_.mlp_tokens, c.tokens)) {
+      // Kept MLPs come as a whole.
+      const bool pieces = o_.smaller_pieces && c.recompute != plan::Recompute::kNone;
+      if (mlp_tokens < o_.mlp_tokens && !pieces) break;
       c.mlp_tokens = mlp_tokens;
       EW_ASSIGN(const Workload* w, Describe(c));
       bool all = false;

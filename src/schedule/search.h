@@ -30,9 +30,10 @@ struct SearchOptions {
   // What may be computed again.
   std::vector<plan::Recompute> recompute = {plan::Recompute::kNone, plan::Recompute::kMlp,
                                             plan::Recompute::kLayer};
-  // Choice::mlp_tokens that may be tried, largest first: smaller ones where the ones before do not
-  // fit or leave weights to be read.
-  std::vector<int64_t> mlp_tokens = {512, 256};
+  // The largest Choice::mlp_tokens, and whether smaller pieces (plan::MlpPieces) are tried where
+  // larger ones do not fit or leave weights to be read.
+  int64_t mlp_tokens = plan::kMlpTokens;
+  bool smaller_pieces = true;
   Use spill = Use::kNever;     // kept activations may go to the disk
   double spill_read_gbps = 0;  // at which they come back; 0: at the disk's rate for weights
   bool overlap = true;         // reads and writes pass while others compute

@@ -127,9 +127,7 @@ std::vector<Change> Alternatives(const model::Model& model, const MemoryRequest&
 std::vector<RecomputeForm> FormsToTry(const MemoryRequest& request) {
   const ModelMethodOptions& asked = request.method;
   std::vector<RecomputeForm> out = {{asked.recompute, asked.mlp_rows}};
-  for (int64_t rows = asked.mlp_rows; rows >= model::kLeastMlpRows; rows /= 2) {
-    // A micro-batch has no such pieces.
-    if (rows < asked.mlp_rows && rows >= request.max_tokens) continue;
+  for (const int64_t rows : plan::MlpPieces(asked.mlp_rows, request.max_tokens)) {
     for (const auto recompute : {plan::Recompute::kMlp, plan::Recompute::kLayer}) {
       const bool first = recompute == asked.recompute && rows == asked.mlp_rows;
       if (recompute >= asked.recompute && !first) out.push_back({recompute, rows});
