@@ -71,6 +71,10 @@ Status TuneFit::Begin(const tune::ModelMethodOptions& method, int64_t asked, int
   asked_recompute_ = method.recompute;
   request_.max_tokens = data_.max_tokens;
   request_.runtime_bytes = Resident(ctx_) + kLater;
+  // Counted as weights. (Masters of all weights take the place of none.)
+  if (method.kind != tune::MethodKind::kFull) {
+    request_.runtime_bytes -= model_.allocated_bytes();
+  }
   plan_.memory_limit = asked > 0 ? asked : DetectMemoryLimit().bytes;
   // RLIMIT_DATA also counts what is mapped and never touched, by libraries and as stacks.
   if (const int64_t data = DataLimitBytes(); asked > 0 && data > 0 && data < plan_.memory_limit) {

@@ -44,6 +44,10 @@ Status CheckMatrix(const ModelConfig& config, const ModelWeights& weights, const
   return Status::Ok();
 }
 
+const void* ValuesOf(const kernels::WeightRef& w) {
+  return w.packed != nullptr ? w.packed->bytes().data() : w.data;
+}
+
 }  // namespace
 
 Result<StorageDType> ParseStorageDType(std::string_view text) {
@@ -95,8 +99,9 @@ void ModelBuilder::Set(const WeightId& id, DType dtype, const void* data,
   }
 }
 
-void ModelBuilder::SetPacked(const WeightId& id, kernels::PackedMatrix matrix) {
+void ModelBuilder::SetPacked(const WeightId& id, kernels::PackedMatrix matrix, bool mapped) {
   auto owned = std::make_shared<const kernels::PackedMatrix>(std::move(matrix));
+  if (!mapped) model_->allocated_.insert(owned->bytes().data());
   MatrixOf(model_->weights_, id) = owned->Ref();
   model_->owners_.push_back(std::move(owned));
 }
@@ -180,8 +185,17 @@ Result<std::unique_ptr<Model>> Model::FromWeights(ModelConfig config, ModelWeigh
 int64_t Model::MappedBytes(const WeightId& id) const {
   if (source_ == nullptr || !id.is_matrix()) return 0;
   const kernels::WeightRef& w = MatrixOf(weights_, id);
-  const void* data = w.packed != nullptr ? w.packed->bytes().data() : w.data;
-  return allocated_.count(data) != 0 ? 0 : MatrixBytes(w);
+  return allocated_.count(ValuesOf(w)) != 0 ? 0 : MatrixBytes(w);
+}
+
+int64_t Model::allocated_bytes() const {
+  int64_t bytes = 0;
+  for (const WeightId& id : ListWeights(config_)) {
+    if (!id.is_matrix()) continue;
+    const kernels::WeightRef& w = MatrixOf(weights_, id);
+    if (allocated_.count(ValuesOf(w)) != 0) bytes += MatrixBytes(w);
+  }
+  return bytes;
 }
 
 void Model::DropCached(const WeightId& id) const {

@@ -82,6 +82,8 @@ class Model {
   void DropCached(const WeightId& id) const;
 
   int64_t weight_bytes() const;
+  // Of its matrices, those in memory of their own: neither mapped nor streamed.
+  int64_t allocated_bytes() const;
   // Null unless the matrices are streamed: then a matrix is only there while it is held
   // (held_weights.h).
   WeightStream* stream() const { return stream_.get(); }

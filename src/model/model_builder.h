@@ -20,8 +20,8 @@ class ModelBuilder {
 
   // The weight is read in place from `data` (aligned for `dtype`), which `owner` keeps alive.
   void Set(const WeightId& id, DType dtype, const void* data, std::shared_ptr<const void> owner);
-  // A packed matrix of the weight's shape.
-  void SetPacked(const WeightId& id, kernels::PackedMatrix matrix);
+  // A packed matrix of the weight's shape, in memory of its own or mapped.
+  void SetPacked(const WeightId& id, kernels::PackedMatrix matrix, bool mapped = false);
   // New owned storage for the weight, to be filled by the caller. Throws std::bad_alloc.
   void* Allocate(const WeightId& id, DType dtype);
   // Where mapped weights come from; kept as long as the model.

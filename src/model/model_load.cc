@@ -110,7 +110,7 @@ Status LoadPacked(const formats::TensorSource& source, const WeightId& id, const
     Unpack(matrix, *dtype, builder.Allocate(id, *dtype));
   } else {
     if (options.tuning != nullptr) options.tuning->Apply(&matrix);
-    builder.SetPacked(id, std::move(matrix));
+    builder.SetPacked(id, std::move(matrix), /*mapped=*/true);
   }
   // The checks read parts of the file that computing may not need soon.
   source.Drop(name);

@@ -32,7 +32,7 @@ struct MemoryRequest {
   ModelMethodOptions method;
   int64_t max_tokens = 0;       // of one micro-batch
   double bytes_per_weight = 0;  // of the base's matrices; 0: as the model holds them
-  int64_t runtime_bytes = 0;    // resident without the model: measure it before loading
+  int64_t runtime_bytes = 0;    // resident without the model's weights
   // Method edge: what its largest window takes (EdgeMethod::MemoryNeeded) with `method`'s
   // recompute, mlp_rows and layers_in_memory and micro-batches of `max_tokens`, in place of what
   // the method would take over the whole depth.
