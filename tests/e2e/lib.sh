@@ -100,6 +100,24 @@ sys.exit(0 if peak <= limit and peak <= want <= 1.05 * peak + (3 << 20) else "ou
 EOP
 }
 
+# least ARGS...: prints the smallest limit (MiB) that the refusal of `edgewise "${tune[@]}" ARGS` states.
+# What fits differs by a few MiB from machine to machine, which limits of tests have to follow.
+least() {
+  "$EDGEWISE" "${tune[@]}" "$@" --memory 40MiB --overwrite --dry-run 2>&1 |
+    grep -o -- '--memory [0-9]*MiB' | head -1 | grep -o '[0-9]*'
+}
+
+# killed DIR ARGS...: tunes in DIR and is killed when the first step is saved.
+killed() {
+  "$EDGEWISE" "${tune[@]}" -o "$1" --save-every 1 "${@:2}" >/dev/null 2>&1 &
+  local pid=$!
+  while [ ! -e "$1/checkpoints/checkpoint-000001" ] && kill -0 $pid 2>/dev/null; do
+    sleep 0.02
+  done
+  kill -KILL $pid 2>/dev/null
+  wait $pid 2>/dev/null
+}
+
 finish() {
   echo "$failures failures"
   [ "$failures" = 0 ]

@@ -10,10 +10,12 @@ tune=(tune "$model" --data "$WORK/data.jsonl" --max-steps 3 --batch-size 8 --gra
   --val-fraction 0.2 --no-eval-at-start --max-seq-len 128 --report-samples 0 --json --quiet)
 
 for method in lora edge; do
-  options=(--method $method --rank 8) limit=105 result=adapter_model.safetensors
+  options=(--method $method --rank 8) result=adapter_model.safetensors
   if [ $method = edge ]; then
-    options=(--method edge) limit=125 result=edge.safetensors
+    options=(--method edge) result=edge.safetensors
   fi
+  whole=$(least "${options[@]}" --split never -o "$WORK/never")
+  limit=$(((whole + $(least "${options[@]}" -o "$WORK/$method")) / 2))
   run 3 never "${tune[@]}" -o "$WORK/never" --memory ${limit}MiB "${options[@]}" --split never
   says never "--split auto"
   held $method $limit 0 -o "$WORK/$method" "${options[@]}"
@@ -24,14 +26,7 @@ for method in lora edge; do
   held $method-400 400 0 -o "$WORK/$method-400" "${options[@]}" --split "$cut" --threads 1
   cmp "$WORK/$method/$result" "$WORK/$method-400/$result" || fail "$method: limits differ"
   # And where it was killed and goes on with more memory, or would with less.
-  "$EDGEWISE" "${tune[@]}" -o "$WORK/$method-killed" "${options[@]}" --memory ${limit}MiB --save-every 1 \
-    >/dev/null 2>&1 &
-  pid=$!
-  while [ ! -e "$WORK/$method-killed/checkpoints/checkpoint-000001" ] && kill -0 $pid 2>/dev/null; do
-    sleep 0.05
-  done
-  kill -KILL $pid 2>/dev/null
-  wait $pid 2>/dev/null
+  killed "$WORK/$method-killed" "${options[@]}" --memory ${limit}MiB
   run 3 less "${tune[@]}" -o "$WORK/$method-killed" "${options[@]}" --memory 60MiB --resume
   says less "cuts its micro-batches to $cut tokens, which has to stay"
   run 1 other "${tune[@]}" -o "$WORK/$method-killed" "${options[@]}" --resume --split never
@@ -43,14 +38,12 @@ done
 # A run that does not cut goes on as it is.
 run 0 whole "${tune[@]}" -o "$WORK/whole" --method lora --rank 8
 check whole "j['split_tokens'] == 0"
-run 3 still "${tune[@]}" -o "$WORK/whole" --method lora --rank 8 --memory 105MiB --resume
+run 3 still "${tune[@]}" -o "$WORK/whole" --method lora --rank 8 --memory 60MiB --resume
 says still "does not cut its micro-batches, which has to stay"
 # The limit that a refusal states for the longest document works.
 run 3 document "${tune[@]}" -o "$WORK/document" --method lora --rank 8 --memory 40MiB
 says document "the longest document has"
-limit=$(grep -o -- '--memory [0-9]*MiB' "$WORK/document.err" "$WORK/document.out" | grep -o '[0-9]*MiB' |
-  head -1)
-held document "${limit%MiB}" 0 -o "$WORK/document" --method lora --rank 8
+held document "$(least -o "$WORK/document" --method lora --rank 8)" 0 -o "$WORK/document" --method lora --rank 8
 run 1 words "${tune[@]}" -o "$WORK/words" --method lora --split some
 says words "--split some"
 finish
