@@ -6,6 +6,8 @@
 #include <cstring>
 #include <new>
 
+#include "base/huge_pages.h"
+
 namespace edgewise {
 namespace {
 constexpr size_t kMmapThreshold = size_t{1} << 20;
@@ -17,6 +19,7 @@ AlignedBuffer::AlignedBuffer(size_t bytes) : size_(bytes) {
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     data_ = p;
+    PreferHugePages(p, bytes);
     return;
   }
   const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cassert>
 
+#include "base/huge_pages.h"
+
 namespace edgewise {
 namespace {
 constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -33,6 +35,7 @@ Status ReservedMemory::Commit(int64_t offset, int64_t bytes) {
   if (::mprotect(data() + offset, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE) != 0) {
     return OutOfMemory("there is no memory for the weights");
   }
+  PreferHugePages(data() + offset, static_cast<size_t>(bytes));
   return Status::Ok();
 }
 
