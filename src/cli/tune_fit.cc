@@ -265,8 +265,6 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
   r.validations = 1 + (flags_.no_eval_at_start ? 0 : 1) +
                   (flags_.eval_every > 0 ? plan_.steps / flags_.eval_every : 0);
   r.memory_limit = plan_.memory_limit;
-  // Copying from the page cache keeps one busy, the disk itself little beyond making pages.
-  r.read_processors = flags_.weights_io == "direct" ? 0.25 : 1;
   const auto steps = static_cast<double>(plan_.steps);
   // Reading less may be worth computing more.
   const bool asks = asked_recompute_ != plan::Recompute::kNone;

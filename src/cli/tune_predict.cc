@@ -122,7 +122,6 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
   o.memory_limit = model.stream() != nullptr ? r.memory_limit : 0;
   o.max_tokens = batch.tokens;
   o.tokens = batch.tokens * MicroBatches(r, batch);
-  o.read_processors = r.read_processors;
   o.split_batches = false;
   o.uncertainty = schedule::kMeasuredUncertainty;
   o.spill = model.stream() != nullptr ? r.spill : schedule::Use::kNever;
@@ -273,8 +272,9 @@ Result<RunPrediction> PredictRun(ExecContext& ctx, const model::Model& model,
   if (model.stream() != nullptr) {
     // Once to fill the page cache where it is used, which the steps will find full.
     EW_RETURN_IF_ERROR(model.stream()->MeasureRead(kReadSample).status());
-    EW_ASSIGN(const double gbps, model.stream()->MeasureRead(kReadSample));
-    if (gbps > 0) device.levels.back().read_gbps = gbps;
+    EW_ASSIGN(const model::ReadRate rate, model.stream()->MeasureRead(kReadSample));
+    if (rate.gbps > 0) device.levels.back().read_gbps = rate.gbps;
+    device.levels.back().processors = rate.processors;
   }
   if (r.spill_write_gbps > 0) device.levels.back().write_gbps = r.spill_write_gbps;
   EW_RETURN_IF_ERROR(Measure(ctx, model, r, planned.batch, &device));

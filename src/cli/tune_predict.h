@@ -59,9 +59,8 @@ struct PredictRequest {
   bool split_may_recompute = false, split_may_group = false;
   int64_t validations = 0;
   std::vector<StepKind> kinds = {};
-  int64_t cached_layers = 0;   // kEdge: below the highest window; computed once for every document
-  int64_t memory_limit = 0;    // 0: none
-  double read_processors = 0;  // that reading weights keeps busy
+  int64_t cached_layers = 0;  // kEdge: below the highest window; computed once for every document
+  int64_t memory_limit = 0;   // 0: none
   // What a step takes beside the weights, with micro-batches cut so, by the choice's recompute,
   // mlp_tokens and layers_in_memory.
   std::function<Result<tune::MemoryEstimate>(int64_t split_tokens, const plan::Choice& choice)>

@@ -44,6 +44,11 @@ struct StreamedMatrix {
   bool packed = false;
 };
 
+struct ReadRate {
+  double gbps = 0;
+  double processors = 0;
+};
+
 struct StreamStats {
   int64_t loads = 0, bytes = 0;  // units read, bytes of them
   double read_seconds = 0;       // of the reading thread
@@ -97,8 +102,9 @@ class WeightStream {
   // failed; kNotFound: the matrix is dense or not streamed.
   Result<kernels::PackedFormat> ReadFormat(const WeightId& id) const;
   int64_t matrix_bytes(const WeightId& id) const;  // 0: not streamed
-  // GB/s at which units (about `bytes` of them, spread over the model) are read.
-  Result<double> MeasureRead(int64_t bytes) const;
+  // How fast units (about `bytes` of them, spread over the model) are read by one thread, and what
+  // share of its time it takes a processor for that: copying from the page cache, making pages.
+  Result<ReadRate> MeasureRead(int64_t bytes) const;
 
   // Of the units in memory, those being read included.
   int64_t resident_bytes() const;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "base/cpu_time.h"
 #include "model/matrix_sections.h"
 #include "model/weight_stream.h"
 
@@ -46,15 +47,15 @@ Result<kernels::PackedFormat> WeightStream::ReadFormat(const WeightId& id) const
   return kernels::FormatOf(header);
 }
 
-Result<double> WeightStream::MeasureRead(int64_t bytes) const {
+Result<ReadRate> WeightStream::MeasureRead(int64_t bytes) const {
   const auto count = static_cast<int64_t>(units_.size());
   int64_t done = 0;
-  double seconds = 0;
+  double seconds = 0, busy = 0;
   // Units spread over the model: every second one, and from the middle on.
   for (int64_t i = 0; i < count && done < bytes; ++i) {
     const Unit& unit = units_[static_cast<size_t>((count / 2 + 2 * i) % count)];
     if (unit.bytes == 0) continue;
-    const double start = Now();
+    const double start = Now(), began = ThreadCpuSeconds();
     // As when it is loaded: into pages that are not there yet.
     AlignedBuffer buffer(static_cast<size_t>(std::max(unit.bytes, kSmallestBuffer)));
     int64_t at = 0;
@@ -64,9 +65,12 @@ Result<double> WeightStream::MeasureRead(int64_t bytes) const {
       at += p.length;
     }
     seconds += Now() - start;
+    busy += ThreadCpuSeconds() - began;
     done += unit.bytes;
   }
-  return done > 0 ? static_cast<double>(done) * 1e-9 / std::max(seconds, 1e-9) : 0;
+  if (done == 0) return ReadRate{};
+  seconds = std::max(seconds, 1e-9);
+  return ReadRate{static_cast<double>(done) * 1e-9 / seconds, std::min(busy / seconds, 1.0)};
 }
 
 }  // namespace edgewise::model

@@ -122,7 +122,9 @@ TEST_F(WeightStreamTest, StepsAreDescribedAlikeStreamedOrNot) {
   }
   const auto rate = (*streamed)->stream()->MeasureRead(1 << 20);
   ASSERT_TRUE(rate.ok()) << rate.status().message();
-  EXPECT_GT(*rate, 0);
+  EXPECT_GT(rate->gbps, 0);
+  EXPECT_GE(rate->processors, 0);
+  EXPECT_LE(rate->processors, 1);
   EXPECT_EQ((*streamed)->stream()->stats().bytes, 0);
 }
 

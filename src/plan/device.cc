@@ -42,6 +42,7 @@ MemoryLevel LevelFromJson(const json& j, size_t i, Status* status) {
   l.read_gbps = f.Rate("read_gbps");
   l.write_gbps = f.Rate("write_gbps");
   l.cached_read_gbps = f.Rate("cached_read_gbps");
+  l.processors = f.Number("processors");
   if (l.name.empty()) f.Fail("name", "is missing");
   if (l.read_gbps <= 0) f.Fail("read_gbps", "is missing or 0");
   if (status->ok()) *status = f.status();
@@ -137,6 +138,7 @@ ordered_json ToJson(const Device& d) {
                           {"read_gbps", l.read_gbps},
                           {"write_gbps", l.write_gbps}};
     if (l.cached_read_gbps > 0) level["cached_read_gbps"] = l.cached_read_gbps;
+    if (l.processors > 0) level["processors"] = l.processors;
     j["levels"].push_back(std::move(level));
   }
   j["kernels"] = ordered_json::array();

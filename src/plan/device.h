@@ -21,6 +21,7 @@ struct MemoryLevel {
   double read_gbps = 0;
   double write_gbps = 0;        // 0: as fast as reading
   double cached_read_gbps = 0;  // disk: what the page cache holds already; 0: no page cache
+  double processors = 0;        // disk: that reading keeps busy, of one (copying, making pages)
 };
 
 // The classes of work that a cost model tells apart.

@@ -14,7 +14,7 @@ Device Sample() {
   d.simulated = true;
   d.threads = 2;
   d.fp32_gflops = 10;
-  d.levels = {{"l1", 32768, 100, 90, 0}, {"ram", 0, 20, 10, 0}, {"disk", 0, 1.5, 1, 4}};
+  d.levels = {{"l1", 32768, 100, 90, 0}, {"ram", 0, 20, 10, 0}, {"disk", 0, 1.5, 1, 4, 0.25}};
   d.kernels = {{KernelKind::kLinearForward, 4, 0.5, true, 512, 64, 32, 12.5}};
   d.cores = {{2, 3.5, 1024}};
   d.memory_limit = 1 << 30;
@@ -28,6 +28,7 @@ TEST(Device, SurvivesJson) {
   ASSERT_TRUE(back.ok()) << back.status().message();
   EXPECT_EQ(ToJson(*back).dump(), ToJson(d).dump());
   EXPECT_EQ(back->disk().cached_read_gbps, 4);
+  EXPECT_EQ(back->disk().processors, 0.25);
   EXPECT_EQ(back->memory().name, "ram");
   EXPECT_EQ(back->Level("l3"), nullptr);
 }

@@ -40,12 +40,15 @@ class Timeline {
   Timeline(const plan::Device& d, const Workload& w, const Choice& c, const SearchOptions& o)
       : w_(w), c_(c) {
     const bool cached = o.cached_disk;
-    if (c.overlap && d.threads > 0) {
-      // The scheduler shares a processor evenly between the reader and a computing thread.
-      read_slower_ = 1 + 0.5 * o.read_processors;
-      compute_loses_ = o.read_processors / d.threads;
-    }
     const plan::MemoryLevel& disk = d.disk();
+    if (c.overlap && d.threads > 0) {
+      // A read that keeps a processor busy is slower and slows the computation, which has them all:
+      // the scheduler shares one evenly between the reader and a computing thread. Copying from the
+      // page cache is nothing else.
+      const double busy = cached ? 1 : std::min(disk.processors, 1.0);
+      read_slower_ = 1 + 0.5 * busy;
+      compute_loses_ = busy / d.threads;
+    }
     read_ = cached && disk.cached_read_gbps > 0 ? disk.cached_read_gbps : disk.read_gbps;
     optimizer_gbps_ = d.memory().read_gbps;
     spill_read_ = o.spill_read_gbps > 0 ? o.spill_read_gbps : read_;

@@ -76,7 +76,8 @@ Result<plan::Device> MeasureDevice(ExecContext& ctx, const MeasureOptions& optio
 
   say("disk");
   EW_ASSIGN(const DiskRates disk, MeasureDisk(options.disk_directory, options.disk_bytes));
-  d.levels.push_back({"disk", 0, disk.read_gbps, disk.write_gbps, disk.cached_read_gbps});
+  d.levels.push_back(
+      {"disk", 0, disk.read_gbps, disk.write_gbps, disk.cached_read_gbps, disk.read_processors});
 
   EW_ASSIGN(d.kernels, MeasureKernels(ctx, options));
   return d;

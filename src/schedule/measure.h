@@ -54,6 +54,7 @@ Bandwidth MeasureBandwidth(ExecContext& ctx, int64_t bytes_per_thread);
 // no room for more. The file has no name while it is used, so that nothing is left of it.
 struct DiskRates {
   double read_gbps = 0, cached_read_gbps = 0, write_gbps = 0;
+  double read_processors = 0;  // of one, that reading past the page cache keeps busy
 };
 Result<DiskRates> MeasureDisk(const std::string& directory, int64_t bytes);
 

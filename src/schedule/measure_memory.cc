@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "base/cpu_time.h"
 #include "kernels/kernel_table.h"
 #include "schedule/measure.h"
 
@@ -117,9 +118,12 @@ Result<DiskRates> MeasureDisk(const std::string& directory, int64_t bytes) {
 
   for (int run = 0; run < kRuns; ++run) {
     if (file.direct < 0) ::posix_fadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
+    const double began = ThreadCpuSeconds();
     EW_ASSIGN(const double seconds,
               ReadSeconds(file.direct >= 0 ? file.direct : file.fd, bytes, buffer.data()));
-    rates.read_gbps = std::max(rates.read_gbps, gigabytes / seconds);
+    if (gigabytes / seconds < rates.read_gbps) continue;
+    rates.read_gbps = gigabytes / seconds;
+    rates.read_processors = std::min((ThreadCpuSeconds() - began) / seconds, 1.0);
   }
   // The first round fills the page cache.
   for (int run = 0; run < kRuns; ++run) {

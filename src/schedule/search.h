@@ -38,8 +38,6 @@ struct SearchOptions {
   double spill_read_gbps = 0;  // at which they come back; 0: at the disk's rate for weights
   bool overlap = true;         // reads and writes pass while others compute
   bool cached_disk = false;    // reads come from the page cache
-  // Processors that a read keeps busy: it is slower and slows the computation, which has them all.
-  double read_processors = 0;
   // Predictions that differ by this share are taken for the same: of such plans the one that moves
   // the least between memory and disk is chosen. 0 where predictions are exact (described devices).
   double uncertainty = 0;
