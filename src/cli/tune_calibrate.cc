@@ -18,7 +18,7 @@ constexpr double kProbeShare = 0.03;  // of the run, between these
 constexpr double kLeastProbeSeconds = 1.5, kMostProbeSeconds = 6;
 // The first one reads all weights and touches memory for the first time: a second one is worth this
 // share of the run.
-constexpr double kSecondProbeShare = 0.25;
+constexpr double kSecondProbeShare = 0.3;
 constexpr double kMostOff = 4;  // what is further off is not the operations' time
 
 double Now() {
