@@ -39,8 +39,8 @@ class Timeline {
  public:
   Timeline(const plan::Device& d, const Workload& w, const Choice& c, const SearchOptions& o)
       : w_(w), c_(c) {
-    const bool cached = o.cached_disk;
     const plan::MemoryLevel& disk = d.disk();
+    const bool cached = o.cached_disk && disk.cached_read_gbps > 0;
     if (c.overlap && d.threads > 0) {
       // A read that keeps a processor busy is slower and slows the computation, which has them all:
       // the scheduler shares one evenly between the reader and a computing thread. Copying from the
@@ -49,7 +49,7 @@ class Timeline {
       read_slower_ = 1 + 0.5 * busy;
       compute_loses_ = busy / d.threads;
     }
-    read_ = cached && disk.cached_read_gbps > 0 ? disk.cached_read_gbps : disk.read_gbps;
+    read_ = cached ? disk.cached_read_gbps : disk.read_gbps;
     optimizer_gbps_ = d.memory().read_gbps;
     spill_read_ = o.spill_read_gbps > 0 ? o.spill_read_gbps : read_;
     write_ = disk.write_gbps > 0 ? disk.write_gbps : disk.read_gbps;
