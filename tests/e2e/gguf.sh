@@ -64,13 +64,12 @@ with open(sys.argv[1] + "/long.jsonl", "w") as f:
                  for _ in range(8))
 PY
 for method in edge lora; do
-  kept=(tune "$gguf/hearth-10m-Q4_0.gguf" --keep-quant --data "$WORK/long.jsonl" --method $method
+  tune=(tune "$gguf/hearth-10m-Q4_0.gguf" --keep-quant --data "$WORK/long.jsonl" --method $method
     $([ $method = edge ] && echo --exits 1) --max-steps 2 --batch-size 8 --grad-accum 1 --lora-rank 4
-    --max-seq-len 256 --val-fraction 0 --no-eval-at-start --split never --threads 2 -o "$WORK/kept" --overwrite --json --quiet)
-  run 0 plenty "${kept[@]}" --memory 400MiB
-  run 3 least "${kept[@]}" --memory 40MiB
-  least=$(json least "j['error']['message'].split('--memory ')[1].split('MiB')[0]")
-  run 0 less "${kept[@]}" --memory "${least}MiB"
+    --max-seq-len 256 --val-fraction 0 --no-eval-at-start --split never --threads 2 -o "$WORK/kept"
+    --json --quiet)
+  run 0 plenty "${tune[@]}" --overwrite --memory 400MiB
+  run 0 less "${tune[@]}" --overwrite --memory "$(least)MiB"
   check plenty "not j['recompute']"
   check less "j['recompute'] and j['train_loss'] == $(json plenty "j['train_loss']") and
     j['peak_rss_bytes'] <= j['predicted_peak_bytes'] <= j['memory_limit_bytes']"

@@ -43,7 +43,8 @@ says still "does not cut its micro-batches, which has to stay"
 # The limit that a refusal states for the longest document works.
 run 3 document "${tune[@]}" -o "$WORK/document" --method lora --rank 8 --memory 40MiB
 says document "the longest document has"
-held document "$(least -o "$WORK/document" --method lora --rank 8)" 0 -o "$WORK/document" --method lora --rank 8
+limit=$(least -o "$WORK/document" --method lora --rank 8)
+held document "$limit" 0 -o "$WORK/document" --method lora --rank 8
 run 1 words "${tune[@]}" -o "$WORK/words" --method lora --split some
 says words "--split some"
 finish
