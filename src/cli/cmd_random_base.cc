@@ -74,8 +74,9 @@ class RandomBase : public Command {
   }
 
  private:
-  // Standard deviation about 0.02; rows repeat after kPatternRows, which changes neither speed nor
-  // size.
+  // Standard deviation about 0.02. Rows of linears repeat after kPatternRows, which changes neither
+  // speed nor size. Those of the head do not: with words that are alike none could be improbable
+  // (kernels::HeadLossArgs::skip_below) once a word like it is learned.
   Result<std::unique_ptr<model::Model>> Make(const model::ModelConfig& config, Invocation& inv) {
     model::ModelWeights weights;
     weights.layers.resize(config.layers.size());
@@ -116,7 +117,7 @@ class RandomBase : public Command {
     }
     FloatBuffer w(rows * cols);
     Rng rng(seed_, RngStream::kInit, index);
-    const int64_t drawn = std::min(rows, kPatternRows);
+    const int64_t drawn = linear ? std::min(rows, kPatternRows) : rows;
     for (int64_t i = 0; i < drawn * cols; ++i) w[i] = (rng.NextFloat() - 0.5f) * 0.0693f;
     for (int64_t r = 0; sparse && r < drawn; ++r) {
       for (int64_t c = 0; c < cols; ++c) {
