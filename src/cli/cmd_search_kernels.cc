@@ -43,11 +43,12 @@ class SearchKernels : public Command {
     schedule::KernelTuning tuning;
     // What was found for other forms stays; a file that cannot be read is made anew.
     if (!schedule::LoadTuning(path, &tuning).ok()) tuning = {};
-    report::Table table({"out", "in", "bits", "zeros", "tiles", "rows", "us", "default us",
-                         "best us", "over best"});
+    report::Table table({"out", "in", "bits", "zeros", "tiles", "rows", "inner", "ahead", "us",
+                         "default us", "best us", "over best"});
     OrderedJson rows = OrderedJson::array();
     std::set<schedule::ProductKey> seen;
     int measured = 0;
+    size_t candidates = 0;
     double worst = 0;
     for (const std::string& shape : shapes_) {
       Result<model::ModelConfig> config = model::NamedShape(shape);
@@ -69,6 +70,7 @@ class SearchKernels : public Command {
                       schedule::SearchKernel(*ctx, f, options_));
             tuning.Set(r.key, r.chosen);
             measured += r.measured;
+            candidates += r.candidates.size();
             const double best = options_.exhaustive
                                     ? std::min(r.exhaustive_seconds, r.default_seconds)
                                     : r.chosen_seconds;
@@ -77,6 +79,8 @@ class SearchKernels : public Command {
             table.AddRow({fmt::format("{}", s.out), fmt::format("{}", s.in),
                           fmt::format("{}", bits), fmt::format("{:.0f}%", 100 * sparsity),
                           fmt::format("{}", r.chosen.tiles), fmt::format("{}", r.chosen.task_rows),
+                          std::string(schedule::LoopOrderName(r.chosen.order)),
+                          fmt::format("{}", r.chosen.ahead),
                           fmt::format("{:.0f}", 1e6 * r.chosen_seconds),
                           fmt::format("{:.0f}", 1e6 * r.default_seconds),
                           fmt::format("{:.0f}", 1e6 * best), fmt::format("{:.1f}%", 100 * over)});
@@ -86,6 +90,8 @@ class SearchKernels : public Command {
                             {"sparsity", sparsity},
                             {"tiles", r.chosen.tiles},
                             {"task_rows", r.chosen.task_rows},
+                            {"order", schedule::LoopOrderName(r.chosen.order)},
+                            {"ahead", r.chosen.ahead},
                             {"seconds", r.chosen_seconds},
                             {"default_seconds", r.default_seconds},
                             {"best_seconds", best},
@@ -100,14 +106,15 @@ class SearchKernels : public Command {
     OrderedJson json;
     json["products"] = std::move(rows);
     json["measured"] = measured;
+    json["candidates"] = candidates;
     json["worst_over_best"] = worst;
     json["path"] = path;
     inv.console().SetResult(
         std::move(json),
         table.Render() +
-            fmt::format("\n{} candidates measured to choose; tiles 0: the kernel's own "
+            fmt::format("\n{} of {} candidates measured to choose; tiles 0: the kernel's own "
                         "cut; kept in {}\n",
-                        measured, path));
+                        measured, candidates, path));
     return Status::Ok();
   }
 

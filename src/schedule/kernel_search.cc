@@ -21,7 +21,7 @@ constexpr int64_t kTileCounts[] = {1, 2, 4};
 constexpr int64_t kRowCounts[] = {32, 64, 128, 256, 512};
 // Rounds in which candidates are measured in turn, so that what else the machine does meets all of
 // them alike. Short products get more rounds, since one disturbance is a larger share of them.
-constexpr int kFewestRounds = 5, kMostRounds = 40;
+constexpr int kFewestRounds = 8, kMostRounds = 40;
 constexpr double kEnoughSeconds = 0.02;
 
 double Now() {
@@ -87,9 +87,10 @@ class Meter {
 
 double PredictTiling(const kernels::PackedFormat& f, int64_t tokens, const ProductTiling& t,
                      const CpuInfo& cpu, int threads) {
-  // In units of one multiply-add; what unpacking an element costs beside it, and what a value that
-  // left the level 2 cache costs. Orders of magnitude: the best few are measured anyway.
-  constexpr double kUnpack = 12, kDensePerElement = 4, kMiss = 16, kTask = 20000;
+  // In units of one multiply-add: what unpacking an element costs beside it, what a line that is
+  // not in the level 2 cache costs, and how much of that is left when it was asked for before.
+  // Orders of magnitude: the best few are measured anyway.
+  constexpr double kUnpack = 12, kDensePerElement = 4, kMiss = 1000, kAsked = 0.25, kTask = 20000;
   const auto rows = static_cast<double>(std::min(t.task_rows, tokens));
   const double row_tasks = static_cast<double>(CeilDiv(tokens, std::min(t.task_rows, tokens)));
   const double width = static_cast<double>(t.tiles * kernels::kTileRows);
@@ -98,11 +99,18 @@ double PredictTiling(const kernels::PackedFormat& f, int64_t tokens, const Produ
   const bool sparse = f.structure != kernels::Structure::kDense;
   double task = rows * width * cols;
   task += width * cols * (sparse ? kUnpack : kDensePerElement) * 8;
-  // A panel of activations is read again for every panel of weights: from the level 2 cache when it
-  // fits beside the results.
-  const double working = rows * (cols + width * 4);
-  const double misses = working > 0.75 * static_cast<double>(cpu.l2_bytes) ? rows * cols / 64 : 0;
-  task += kMiss * (misses + rows * cols / (width * 4)) + kTask;
+  // What a task shares with the one before it stays in the level 2 cache, if there is room for it;
+  // the rest is fetched: rows of X in the order of memory, which the processor asks for by itself.
+  const double x_lines = rows * cols / 64;
+  const double w_lines = width * cols * static_cast<double>(f.bits) / 8 / 64;
+  const double working = rows * (cols + width * 4) + 64 * w_lines;
+  const bool fits = working <= 0.75 * static_cast<double>(cpu.l2_bytes);
+  const bool keeps_x = fits && (t.order == kernels::LoopOrder::kPanels || row_tasks == 1);
+  const bool keeps_w = t.order == kernels::LoopOrder::kRows;
+  task += keeps_x ? 0 : kMiss * kAsked * x_lines;
+  task += keeps_w ? 0 : kMiss * (t.ahead > 0 && !sparse ? kAsked : 1) * w_lines;
+  // A panel's activations are read into registers again for every tile.
+  task += kTask + 16 * rows * cols / (width * 4);
   const double tasks = row_tasks * panels;
   // The last round of tasks may leave threads idle.
   const double rounds =
@@ -110,22 +118,35 @@ double PredictTiling(const kernels::PackedFormat& f, int64_t tokens, const Produ
   return task * rounds * 1e-12;
 }
 
+std::vector<ProductTiling> ListTilings(const kernels::PackedFormat& f, int64_t tokens) {
+  std::vector<ProductTiling> list;
+  const bool dense = f.structure == kernels::Structure::kDense;
+  for (int64_t tiles : kTileCounts) {
+    // Blocks are read one tile at a time.
+    if (f.structure == kernels::Structure::kBlock && tiles > 1) continue;
+    for (int64_t rows : kRowCounts) {
+      if (rows > tokens && rows != kRowCounts[0]) continue;
+      for (auto order : {kernels::LoopOrder::kPanels, kernels::LoopOrder::kRows}) {
+        // Of one task a panel: both are the same.
+        if (order == kernels::LoopOrder::kRows && rows >= tokens) continue;
+        // Where sparse weights lie depends on the data.
+        for (int64_t ahead = 0; ahead <= (dense ? kernels::kMostAhead : 0); ++ahead) {
+          list.push_back({tiles, rows, order, dense ? ahead : ProductTiling{}.ahead});
+        }
+      }
+    }
+  }
+  return list;
+}
+
 Result<KernelSearchResult> SearchKernel(ExecContext& ctx, const kernels::PackedFormat& format,
                                         const KernelSearchOptions& options) {
   EW_ASSIGN(kernels::PackedMatrix w, RandomMatrix(format));
   KernelSearchResult r;
   r.key = {format.rows, format.cols, format.bits, static_cast<int>(format.structure)};
-  for (int64_t tiles : kTileCounts) {
-    // Blocks are read one tile at a time.
-    if (format.structure == kernels::Structure::kBlock && tiles > 1) continue;
-    for (int64_t rows : kRowCounts) {
-      if (rows > options.tokens && rows != kRowCounts[0]) continue;
-      TilingCandidate c;
-      c.tiling = {tiles, rows};
-      c.predicted_seconds =
-          PredictTiling(format, options.tokens, c.tiling, ctx.cpu(), ctx.threads());
-      r.candidates.push_back(c);
-    }
+  for (const ProductTiling& tiling : ListTilings(format, options.tokens)) {
+    r.candidates.push_back(
+        {tiling, PredictTiling(format, options.tokens, tiling, ctx.cpu(), ctx.threads())});
   }
   std::stable_sort(r.candidates.begin(), r.candidates.end(), [](const auto& a, const auto& b) {
     return a.predicted_seconds < b.predicted_seconds;
@@ -153,6 +174,10 @@ Result<KernelSearchResult> SearchKernel(ExecContext& ctx, const kernels::PackedF
   return r;
 }
 
+std::string_view LoopOrderName(kernels::LoopOrder order) {
+  return order == kernels::LoopOrder::kRows ? "rows" : "panels";
+}
+
 std::string TuningPath(const ExecContext& ctx, std::string_view version) {
   const std::string device = DevicePath(ctx, version);
   return JoinPath(DirName(device), "kernels-" + BaseName(device));
@@ -166,7 +191,9 @@ Status SaveTuning(const KernelTuning& tuning, const std::string& path) {
                     {"bits", key.bits},
                     {"structure", key.structure},
                     {"tiles", t.tiles},
-                    {"task_rows", t.task_rows}});
+                    {"task_rows", t.task_rows},
+                    {"order", LoopOrderName(t.order)},
+                    {"ahead", t.ahead}});
   }
   EW_RETURN_IF_ERROR(PosixEnv().CreateDirs(DirName(path)));
   return WriteFileAtomic(PosixEnv(), path, DumpJson(OrderedJson{{"products", list}}, 1) + "\n");
@@ -177,10 +204,15 @@ Status LoadTuning(const std::string& path, KernelTuning* tuning) {
   EW_ASSIGN(const Json json, ReadJsonFile(path));
   try {
     for (const Json& p : json.at("products")) {
-      const ProductTiling t = {p.at("tiles").get<int64_t>(), p.at("task_rows").get<int64_t>()};
-      if (t.tiles < 0 || t.tiles > 4 || t.task_rows < 0 || t.task_rows > 4096) {
-        return BadInput(
-            fmt::format("{}: a tiling of {} tiles and {} rows", path, t.tiles, t.task_rows));
+      ProductTiling t = {p.at("tiles").get<int64_t>(), p.at("task_rows").get<int64_t>()};
+      // (Neither was searched once.)
+      const auto order = p.value("order", std::string(LoopOrderName(t.order)));
+      t.ahead = p.value("ahead", t.ahead);
+      if (order == LoopOrderName(kernels::LoopOrder::kRows)) t.order = kernels::LoopOrder::kRows;
+      if (t.tiles < 0 || t.tiles > 4 || t.task_rows < 0 || t.task_rows > 4096 || t.ahead < 0 ||
+          t.ahead > kernels::kMostAhead || order != LoopOrderName(t.order)) {
+        return BadInput(fmt::format("{}: a tiling of {} tiles and {} rows, order {}, {} ahead",
+                                    path, t.tiles, t.task_rows, order, t.ahead));
       }
       tuning->Set({p.at("out").get<int64_t>(), p.at("in").get<int64_t>(), p.at("bits").get<int>(),
                    p.at("structure").get<int>()},

@@ -46,10 +46,17 @@ struct KernelSearchOptions {
 Result<KernelSearchResult> SearchKernel(ExecContext& ctx, const kernels::PackedFormat& format,
                                         const KernelSearchOptions& options);
 
-// Seconds that the model predicts: unpacking once per task of rows, arithmetic, results that leave
-// the level 2 cache, threads that wait for the last task.
+// What can be chosen for a product of so many rows: tiles and rows of a task (with all rows a panel
+// is unpacked once, with few again and again), loop order, and how far ahead weights are fetched.
+std::vector<ProductTiling> ListTilings(const kernels::PackedFormat& format, int64_t tokens);
+
+// Seconds that the model predicts: unpacking once per task of rows, arithmetic, what has to be
+// fetched again under the loop order, threads that wait for the last task.
 double PredictTiling(const kernels::PackedFormat& format, int64_t tokens,
                      const ProductTiling& tiling, const CpuInfo& cpu, int threads);
+
+// "panels" or "rows": the inner loop.
+std::string_view LoopOrderName(kernels::LoopOrder order);
 
 // Where the tunings of this machine are kept, beside its profile (DevicePath).
 std::string TuningPath(const ExecContext& ctx, std::string_view version);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -19,7 +20,7 @@ namespace {
 kernels::PackedFormat Format(int bits, kernels::Structure structure) {
   kernels::PackedFormat f;
   f.rows = 176;
-  f.cols = 320;
+  f.cols = 1216;  // more than a panel holds
   f.bits = bits;
   f.structure = structure;
   if (structure == kernels::Structure::kBlock) f.block_cols = 64;
@@ -49,7 +50,13 @@ TEST(KernelSearch, TilingsChangeNoBit) {
       };
       const std::vector<float> want = run({});
       for (int64_t tiles : {1, 2, 3, 4}) {
-        for (int64_t rows : {1, 6, 32, 77, 512}) EXPECT_EQ(run({tiles, rows}), want);
+        for (int64_t rows : {1, 6, 32, 77, 512}) {
+          for (auto order : {kernels::LoopOrder::kPanels, kernels::LoopOrder::kRows}) {
+            for (int64_t ahead = 0; ahead <= kernels::kMostAhead; ++ahead) {
+              EXPECT_EQ(run({tiles, rows, order, ahead}), want);
+            }
+          }
+        }
       }
     }
   }
@@ -72,17 +79,36 @@ TEST(KernelSearch, KeepsWhatItMeasured) {
   }
 }
 
+TEST(KernelSearch, ListsEveryChoiceOnce) {
+  const auto dense = ListTilings(Format(4, kernels::Structure::kDense), 512);
+  // Three widths; five row counts in two orders, but one where a task has all rows; three
+  // distances.
+  EXPECT_EQ(dense.size(), 81u);
+  for (size_t i = 0; i < dense.size(); ++i) {
+    EXPECT_EQ(std::count(dense.begin(), dense.end(), dense[i]), 1);
+  }
+  EXPECT_EQ(ListTilings(Format(4, kernels::Structure::kUnstructured), 512).size(), 27u);
+  EXPECT_EQ(ListTilings(Format(4, kernels::Structure::kBlock), 512).size(), 9u);
+}
+
 TEST(KernelSearch, FilesSurviveAndAreChecked) {
   namespace fs = std::filesystem;
   const fs::path path =
       fs::path(::testing::TempDir()) / ("edgewise-tuning-" + std::to_string(::getpid()) + ".json");
   KernelTuning tuning, back;
-  tuning.Set({128, 64, 4, 1}, {2, 96});
+  tuning.Set({128, 64, 4, 1}, {2, 96, kernels::LoopOrder::kRows, 0});
+  tuning.Set({128, 64, 8, 0}, {1, 32, kernels::LoopOrder::kPanels, 2});
   ASSERT_TRUE(SaveTuning(tuning, path.string()).ok());
   ASSERT_TRUE(LoadTuning(path.string(), &back).ok());
   EXPECT_EQ(back.all(), tuning.all());
   std::ofstream(path)
       << R"({"products": [{"out": 1, "in": 1, "bits": 4, "structure": 0, "tiles": 9, "task_rows": 1}]})";
+  EXPECT_FALSE(LoadTuning(path.string(), &back).ok());
+  std::ofstream(path)
+      << R"({"products": [{"out": 1, "in": 1, "bits": 4, "structure": 0, "tiles": 1, "task_rows": 1, "ahead": 3}]})";
+  EXPECT_FALSE(LoadTuning(path.string(), &back).ok());
+  std::ofstream(path)
+      << R"({"products": [{"out": 1, "in": 1, "bits": 4, "structure": 0, "tiles": 1, "task_rows": 1, "order": "x"}]})";
   EXPECT_FALSE(LoadTuning(path.string(), &back).ok());
   std::ofstream(path) << R"({"products": [{}]})";
   EXPECT_FALSE(LoadTuning(path.string(), &back).ok());

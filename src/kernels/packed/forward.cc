@@ -112,10 +112,16 @@ int64_t PanelUnits(int64_t units, int64_t u) {
   return units - u <= kPanelUnits ? units - u : kChunkUnits;
 }
 
-// Tiles [tile, tile + tiles) of a dense, unstructured or N:M matrix. `next`: what is likely to be
-// computed after them.
+// How many times a tile's units fill a panel. (The last holds up to kPanelUnits.)
+int64_t PanelPieces(int64_t units) {
+  return units <= kPanelUnits ? 1 : 1 + CeilDiv(units - kPanelUnits, kChunkUnits);
+}
+
+// Tiles [tile, tile + tiles) of a dense, unstructured or N:M matrix. ahead(i): what to fetch while
+// their i-th piece is multiplied.
+template <typename Next>
 void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int64_t row0,
-                  int64_t rows, const Ahead& next) {
+                  int64_t rows, const Next& ahead) {
   const PackedFormat& f = call.w.format();
   const int64_t units = call.w.layout().units;
   const int64_t cols = RoundUp(f.cols, 16);
@@ -143,8 +149,7 @@ void ForwardTiles(const Call& call, Work work, int64_t tile, int64_t tiles, int6
     AddSegments(call, col, std::min(count * kUnitCols, cols - col), 0, &work, &segments);
     const int64_t end = u + count;
     Multiply(call, work, u == 0 ? sums.first : sums.between, end < units ? sums.between : sums.last,
-             tiles, segments, col / call.segment_cols, row0, rows,
-             end < units ? Ahead::Of(call.w, tile, tiles, end, PanelUnits(units, end)) : next);
+             tiles, segments, col / call.segment_cols, row0, rows, ahead(u / kChunkUnits));
   }
   if (!sums.in_y) Finish(call, work, tile, tiles, row0, rows);
 }
@@ -209,7 +214,9 @@ struct Product {
   RowSegments row;     // of each row, alone
   bool blocks, alone;  // alone: few rows, straight from the packed form
   int64_t tile0, tile_end, width, panels;
-  int64_t task_rows, tasks;
+  int64_t task_rows, row_tasks, tasks;
+  ProductTiling tiling;
+  int threads;
   // Few rows: task i has panels [cuts[i + 1], cuts[i]); else every task has one.
   int64_t cuts[kMaxCuts + 1];
 
@@ -241,7 +248,8 @@ struct Product {
     }
     tile0 = t.range.begin / kTileRows;
     tile_end = CeilDiv(t.range.end, kTileRows);
-    const ProductTiling& tiling = t.w->tiling();
+    tiling = t.w->tiling();
+    threads = ctx.threads();
     const bool tuned = tiling.tiles > 0 && tiling.task_rows > 0 && m > kFewRows;
     width = blocks || m <= kFewRows ? 1 : tuned ? std::min(tiling.tiles, kMaxTiles) : kMaxTiles;
     panels = CeilDiv(tile_end - tile0, width);
@@ -249,13 +257,14 @@ struct Product {
     if (tuned) {
       task_rows = std::min({RoundUp(tiling.task_rows, kMaxProductRows), kMaxTaskRows, m});
     }
-    tasks = m <= kFewRows ? Cut(ctx.threads()) : panels * CeilDiv(m, task_rows);
+    row_tasks = CeilDiv(m, task_rows);
+    tasks = m <= kFewRows ? Cut() : panels * row_tasks;
   }
 
   // Weights are read once and in the order of memory, in stretches as long as can be: at the start
   // of each the processor has to find out anew what to fetch ahead. The last stretches are short,
   // so that threads end together. (The pool takes tasks from the last to the first.)
-  int64_t Cut(int threads) {
+  int64_t Cut() {
     int64_t sizes[kMaxCuts], n = 0;
     for (int64_t left = panels; left > 0; left -= sizes[n++]) {
       const int64_t share = CeilDiv(left, 3 * threads);
@@ -266,6 +275,26 @@ struct Product {
     return n;
   }
 
+  int64_t PanelOf(int64_t task) const {
+    return tiling.order == LoopOrder::kRows ? task / row_tasks : task % panels;
+  }
+  int64_t FirstRowOf(int64_t task) const {
+    return (tiling.order == LoopOrder::kRows ? task % row_tasks : task / panels) * task_rows;
+  }
+
+  // What is likely to be needed `distance` pieces after the piece-th of a task's tiles. Every
+  // thread takes one of the tasks that follow.
+  Ahead Next(int64_t task, int64_t piece, int64_t distance) const {
+    if (distance == 0) return {};
+    const int64_t units = call.w.layout().units, pieces = PanelPieces(units);
+    const int64_t at = piece + distance;
+    const int64_t then = task - at / pieces * threads;
+    if (then < 0) return {};
+    const int64_t tile = tile0 + PanelOf(then) * width, first = at % pieces * kChunkUnits;
+    return Ahead::Of(call.w, tile, std::min(width, tile_end - tile), first,
+                     PanelUnits(units, first));
+  }
+
   void Run(ExecContext& ctx, int worker, int64_t task, int64_t m) const {
     if (alone) {
       RowForward one(ctx, worker, call, m, row);
@@ -273,26 +302,28 @@ struct Product {
       return;
     }
     const bool few = m <= kFewRows;
-    const int64_t row0 = few ? 0 : task / panels * task_rows;
+    const int64_t row0 = few ? 0 : FirstRowOf(task);
     const int64_t rows = std::min(task_rows, m - row0);
     const Work work = Work::Take(ctx, worker, width, rows,
                                  LowRankScratch(call.dense, call.low_rank, width * kTileRows));
-    const int64_t first = few ? cuts[task + 1] : task % panels;
+    const int64_t first = few ? cuts[task + 1] : PanelOf(task);
     const int64_t last = few ? cuts[task] : first + 1;
-    // Every thread takes one of the tasks that follow.
-    Ahead next;
-    if (!few && task >= ctx.threads()) {
-      const int64_t then = tile0 + (task - ctx.threads()) % panels * width;
-      next = Ahead::Of(call.w, then, std::min(width, tile_end - then), 0,
-                       PanelUnits(call.w.layout().units, 0));
-    }
     for (int64_t p = first; p < last; ++p) {
       const int64_t tile = tile0 + p * width;
       const int64_t tiles = std::min(width, tile_end - tile);
       if (blocks) {
         ForwardBlocks(call, work, tile, row0, rows);
+      } else if (few) {
+        const int64_t units = call.w.layout().units;
+        ForwardTiles(call, work, tile, tiles, row0, rows, [&](int64_t piece) {
+          const int64_t next = (piece + 1) * kChunkUnits;
+          return piece + 1 < PanelPieces(units)
+                     ? Ahead::Of(call.w, tile, tiles, next, PanelUnits(units, next))
+                     : Ahead();
+        });
       } else {
-        ForwardTiles(call, work, tile, tiles, row0, rows, next);
+        ForwardTiles(call, work, tile, tiles, row0, rows,
+                     [&](int64_t piece) { return Next(task, piece, tiling.ahead); });
       }
       AddLowRank(call, work, tile, tiles, row0, rows);
     }

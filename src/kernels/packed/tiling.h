@@ -17,9 +17,21 @@ struct ProductKey {
   auto operator<=>(const ProductKey&) const = default;
 };
 
+// What tasks share that follow each other and that threads compute beside each other.
+enum class LoopOrder {
+  kPanels,  // rows of X, with one panel of W after the other
+  kRows,    // a panel of W, which each unpacks for rows of its own
+};
+
+inline constexpr int64_t kMostAhead = 2;
+
 struct ProductTiling {
   int64_t tiles = 0;  // tiles of 16 output rows unpacked at once, 1 .. 4; 0: as the kernel likes
   int64_t task_rows = 0;  // rows of X that one task computes: an unpacked panel serves so many
+  LoopOrder order = LoopOrder::kPanels;
+  // Dense: how many pieces of 512 columns lie between the weights that are computed and those that
+  // are fetched meanwhile, 0 .. kMostAhead; 0: none are.
+  int64_t ahead = 1;
   bool operator==(const ProductTiling&) const = default;
 };
 
