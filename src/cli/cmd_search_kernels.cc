@@ -14,6 +14,15 @@
 namespace edgewise::cli {
 namespace {
 
+OrderedJson Candidate(const schedule::TilingCandidate& c) {
+  return {{"tiles", c.tiling.tiles},
+          {"task_rows", c.tiling.task_rows},
+          {"order", schedule::LoopOrderName(c.tiling.order)},
+          {"ahead", c.tiling.ahead},
+          {"predicted_seconds", c.predicted_seconds},
+          {"seconds", c.seconds}};
+}
+
 class SearchKernels : public Command {
  public:
   std::string name() const override { return "search-kernels"; }
@@ -30,7 +39,7 @@ class SearchKernels : public Command {
     app.add_option("--tokens", options_.tokens, "Rows of a product")
         ->check(CLI::Range(32, 4096))
         ->capture_default_str();
-    app.add_option("--measure", options_.measure, "Candidates measured, best prediction first")
+    app.add_option("--measure", options_.measure, "Cuts and orders measured, best prediction first")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
     app.add_flag("--exhaustive", options_.exhaustive, "Measure all candidates, to compare");
@@ -84,6 +93,10 @@ class SearchKernels : public Command {
                           fmt::format("{:.0f}", 1e6 * r.chosen_seconds),
                           fmt::format("{:.0f}", 1e6 * r.default_seconds),
                           fmt::format("{:.0f}", 1e6 * best), fmt::format("{:.1f}%", 100 * over)});
+            OrderedJson all = OrderedJson::array();
+            for (const schedule::TilingCandidate& c : r.candidates) {
+              if (c.seconds > 0) all.push_back(Candidate(c));
+            }
             rows.push_back({{"out", s.out},
                             {"in", s.in},
                             {"bits", bits},
@@ -96,7 +109,8 @@ class SearchKernels : public Command {
                             {"default_seconds", r.default_seconds},
                             {"best_seconds", best},
                             {"candidates", r.candidates.size()},
-                            {"measured", r.measured}});
+                            {"measured", r.measured},
+                            {"timings", std::move(all)}});
           }
         }
       }

@@ -30,15 +30,18 @@ struct KernelSearchResult {
   std::vector<TilingCandidate> candidates;  // best prediction first
   ProductTiling chosen;
   double chosen_seconds = 0;
-  double default_seconds = 0;     // what the kernel does by itself
-  double exhaustive_seconds = 0;  // of the best of all, when all were measured
+  double default_seconds = 0;  // what the kernel does by itself
+  // Of the best of all, when all were measured: it, the choice and the default timed again.
+  double exhaustive_seconds = 0;
   ProductTiling exhaustive;
   int measured = 0;  // candidates measured to choose
 };
 
 struct KernelSearchOptions {
   int64_t tokens = 512;
-  int measure = 6;          // of the candidates, after the default
+  // At least 1: cuts and orders measured, best prediction first, beside the default; then the
+  // fastest few with weights fetched at other distances.
+  int measure = 12;
   bool exhaustive = false;  // measure all of them, too, for comparison
 };
 

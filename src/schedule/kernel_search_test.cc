@@ -70,12 +70,13 @@ TEST(KernelSearch, KeepsWhatItMeasured) {
   options.exhaustive = true;
   const auto r = SearchKernel(*ctx, Format(4, kernels::Structure::kDense), options);
   ASSERT_TRUE(r.ok()) << r.status().message();
-  EXPECT_EQ(r->measured, 3);
-  EXPECT_GT(r->candidates.size(), 3u);
-  EXPECT_LE(r->chosen_seconds, r->default_seconds);
+  EXPECT_EQ(r->measured, 9);  // and two other distances of each
+  EXPECT_GT(r->candidates.size(), 9u);
+  EXPECT_GE(r->chosen_seconds, r->exhaustive_seconds);
+  EXPECT_GE(r->default_seconds, r->exhaustive_seconds);
   for (size_t i = 1; i < r->candidates.size(); ++i) {
     EXPECT_LE(r->candidates[i - 1].predicted_seconds, r->candidates[i].predicted_seconds);
-    EXPECT_GE(r->candidates[i].seconds, r->exhaustive_seconds);
+    EXPECT_GT(r->candidates[i].seconds, 0);
   }
 }
 
