@@ -10,8 +10,9 @@ others 256.
 
 With --orders it compares, instead, the searched order of micro-batches with the fixed ones: every
 case row by row, column by column and as searched, in turns, so that a machine whose speed drifts
-does so for all three. "Over the better" is the median of the quotients within a turn, too; of every
-order the least and the greatest time are shown beside the median.
+does so for all three. "Over the better" is the median of the quotients within a turn, too, by the
+fixed order that is the better one in most turns; the least and the greatest are shown beside medians.
+A searched plan that is a fixed order's own ("= column") differs from it by what the machine does alone.
 
 usage: overlap_table.py EDGEWISE WORKDIR [--cases SHAPE:LIMIT:METHOD[:ORDER:ACCUM],...]
        overlap_table.py EDGEWISE WORKDIR --orders [--cases SHAPE:LIMIT:METHOD:ACCUM,...]
@@ -84,14 +85,20 @@ def orders_text(shape, limit, method, accum, runs):
             took[order] = [r["step_seconds"] for r in done]
             want[order] = statistics.median(r["predicted_step_seconds"] for r in done)
     fixed = [took[order] for order in ("row", "column") if order in took]
-    over = [searched / min(others) for searched, *others in zip(took["searched"], *fixed)
-            if others]
+    # One order for all turns: the lesser of two times that scatter is too low turn by turn.
+    better = fixed[0] if fixed else []
+    if len(fixed) == 2 and statistics.median(row / column for row, column in zip(*fixed)) > 1:
+        better = fixed[1]
+    over = [searched / other for searched, other in zip(took["searched"], better)]
     text = {o: spread(took[o]) if o in took else "does not fit" for o in runs}
     said = {o: f"{want[o]:.2f}" if o in want else "-" for o in runs}
     groups = "/".join(dict.fromkeys(str(r["group"]) for r in runs["searched"]))
-    better = f"{statistics.median(over):.2f}x" if over else "-"
+    plans = {o: {(r["group"], r.get("recomputed"), r.get("weights_read_bytes")) for r in runs[o]}
+             for o in took}
+    groups += "".join(f" = {o}" for o in ("row", "column") if plans.get(o) == plans["searched"])
+    quotient = spread(over, "x") if over else "-"
     return (f"| {shape} | {limit} | {method} | {accum} | {text['row']} | {text['column']} | "
-            f"{text['searched']} | {groups} | {better} | {said['row']} | {said['column']} | "
+            f"{text['searched']} | {groups} | {quotient} | {said['row']} | {said['column']} | "
             f"{said['searched']} |")
 
 

@@ -66,23 +66,28 @@ class OverlapTableTest(unittest.TestCase):
         text = overlap_table.overlap_text(case, [turn(1.2, 1.0, 2.0)])
         self.assertEqual(text.split(" | ")[11], "1.20x")
 
-    def orders(self, row, column, searched):
-        def runs(seconds):
-            return [s and {"step_seconds": s, "predicted_step_seconds": 2 * s, "group": 4}
+    def orders(self, row, column, searched, group=4):
+        def runs(seconds, group):
+            return [s and {"step_seconds": s, "predicted_step_seconds": 2 * s, "group": group}
                     for s in seconds]
         return overlap_table.orders_text("s", "1GiB", "edge", "8", {
-            "row": runs(row), "column": runs(column), "searched": runs(searched)}).split(" | ")
+            "row": runs(row, 1), "column": runs(column, 8),
+            "searched": runs(searched, group)}).split(" | ")
+
+    def test_a_plan_that_is_a_fixed_orders_own_is_named(self):
+        self.assertEqual(self.orders([2.0], [1.0], [1.0], group=8)[7], "8 = column")
+        self.assertEqual(self.orders([1.0], [2.0], [1.0], group=1)[7], "1 = row")
 
     def test_orders_are_compared_within_a_turn(self):
         self.assertEqual(self.orders([2.0, 8.0, 2.0], [1.0, 4.0, 4.0], [0.8, 4.4, 1.0])[4:],
                          ["2.00 (2.00 to 8.00)", "4.00 (1.00 to 4.00)", "1.00 (0.80 to 4.40)", "4",
-                          "0.80x", "4.00", "8.00", "2.00 |"])
+                          "0.80x (0.25 to 1.10)", "4.00", "8.00", "2.00 |"])
 
     def test_orders_that_do_not_fit(self):
         none = [None, None]
         self.assertEqual(self.orders(none, [2.0, 2.0], [1.0, 1.0])[4:9],
                          ["does not fit", "2.00 (2.00 to 2.00)", "1.00 (1.00 to 1.00)", "4",
-                          "0.50x"])
+                          "0.50x (0.50 to 0.50)"])
         self.assertEqual(self.orders(none, none, [1.0, 1.0])[8:11], ["-", "-", "-"])
         self.assertIn("does not fit", self.orders(none, none, none)[4])
 
