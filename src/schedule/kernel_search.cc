@@ -28,7 +28,7 @@ constexpr int kFewestRounds = 11, kMostRounds = 500;
 constexpr double kEnoughSeconds = 0.04;
 // Of the cuts and orders measured, those whose prefetch distance is tried.
 constexpr size_t kRefined = 3;
-// Of all candidates, those that the choice is compared with, and how often.
+// Those that are timed once more, and how often: of the refined, and of all candidates.
 constexpr size_t kCompared = 4;
 constexpr int kComparedRounds = 25;
 constexpr double kComparedSeconds = 0.15;
@@ -182,25 +182,45 @@ std::vector<ProductTiling> ListTilings(const kernels::PackedFormat& f, int64_t t
 
 namespace {
 
-// The choice against the fastest of all. The least of many timings is too low by what favoured it,
-// so both are timed anew, with the next fastest, one of which may be the best in truth.
+bool Faster(const TilingCandidate* a, const TilingCandidate* b) { return a->seconds < b->seconds; }
+
+void Time(Meter& meter, std::span<TilingCandidate* const> some) {
+  std::vector<const ProductTiling*> tilings;
+  for (const TilingCandidate* c : some) tilings.push_back(&c->tiling);
+  const std::vector<double> seconds = meter.Measure(tilings);
+  for (size_t i = 0; i < some.size(); ++i) some[i]->seconds = seconds[i];
+}
+
+// The least of many timings is too low by what favoured it, so the fastest few are timed anew,
+// beside what the kernel does by itself.
+void Choose(Meter& meter, std::vector<TilingCandidate*> from, KernelSearchResult* r) {
+  std::stable_sort(from.begin(), from.end(), Faster);
+  from.resize(std::min(from.size(), kCompared));
+  std::vector<const ProductTiling*> tilings = {nullptr};
+  for (const TilingCandidate* c : from) tilings.push_back(&c->tiling);
+  const std::vector<double> seconds = meter.Measure(tilings, kComparedRounds, kComparedSeconds);
+  const auto best = std::min_element(seconds.begin(), seconds.end());
+  r->default_seconds = seconds[0];
+  r->chosen_seconds = *best;
+  if (best != seconds.begin()) r->chosen = *tilings[static_cast<size_t>(best - seconds.begin())];
+}
+
+// The choice against the fastest of all, once more timed anew, and with the next fastest, one of
+// which may be the best in truth.
 void Compare(Meter& meter, KernelSearchResult* r) {
-  std::vector<const TilingCandidate*> fastest;
-  for (const TilingCandidate& c : r->candidates) fastest.push_back(&c);
-  std::stable_sort(fastest.begin(), fastest.end(),
-                   [](const auto* a, const auto* b) { return a->seconds < b->seconds; });
+  std::vector<TilingCandidate*> fastest;
+  for (TilingCandidate& c : r->candidates) fastest.push_back(&c);
+  std::stable_sort(fastest.begin(), fastest.end(), Faster);
   fastest.resize(std::min(fastest.size(), kCompared));
   std::vector<const ProductTiling*> tilings = {nullptr, &r->chosen};
   for (const TilingCandidate* c : fastest) tilings.push_back(&c->tiling);
   const std::vector<double> seconds = meter.Measure(tilings, kComparedRounds, kComparedSeconds);
   r->default_seconds = seconds[0];
   r->chosen_seconds = seconds[1];
-  r->exhaustive = seconds[0] < seconds[1] ? ProductTiling{} : r->chosen;
-  r->exhaustive_seconds = std::min(seconds[0], seconds[1]);
-  for (size_t i = 0; i < fastest.size(); ++i) {
-    if (seconds[i + 2] >= r->exhaustive_seconds) continue;
-    r->exhaustive = fastest[i]->tiling;
-    r->exhaustive_seconds = seconds[i + 2];
+  const auto best = std::min_element(seconds.begin(), seconds.end());
+  r->exhaustive_seconds = *best;
+  if (best != seconds.begin()) {
+    r->exhaustive = *tilings[static_cast<size_t>(best - seconds.begin())];
   }
 }
 
@@ -219,18 +239,10 @@ Result<KernelSearchResult> SearchKernel(ExecContext& ctx, const kernels::PackedF
     return a.predicted_seconds < b.predicted_seconds;
   });
   Meter meter(ctx, std::move(w), options.tokens);
-  // Seconds of the kernel's own cut, then of these.
-  const auto measure = [&](std::span<TilingCandidate* const> some) {
-    std::vector<const ProductTiling*> tilings = {nullptr};
-    for (const TilingCandidate* c : some) tilings.push_back(&c->tiling);
-    const std::vector<double> seconds = meter.Measure(tilings);
-    for (size_t i = 0; i < some.size(); ++i) some[i]->seconds = seconds[i + 1];
-    return seconds[0];
-  };
   if (options.exhaustive) {
     std::vector<TilingCandidate*> all;
     for (TilingCandidate& c : r.candidates) all.push_back(&c);
-    r.default_seconds = measure(all);
+    Time(meter, all);
   }
   // First cut and order, by the model's ranking and with weights fetched well ahead; then the
   // distances of those that came out best.
@@ -242,11 +254,8 @@ Result<KernelSearchResult> SearchKernel(ExecContext& ctx, const kernels::PackedF
       some.push_back(&c);
     }
   }
-  if (!options.exhaustive) measure(some);
-  const auto faster = [](const TilingCandidate* a, const TilingCandidate* b) {
-    return a->seconds < b->seconds;
-  };
-  std::stable_sort(some.begin(), some.end(), faster);
+  if (!options.exhaustive) Time(meter, some);
+  std::stable_sort(some.begin(), some.end(), Faster);
   std::vector<TilingCandidate*> last;
   for (size_t i = 0; i < std::min(kRefined, some.size()); ++i) {
     for (TilingCandidate& c : r.candidates) {
@@ -256,10 +265,8 @@ Result<KernelSearchResult> SearchKernel(ExecContext& ctx, const kernels::PackedF
     }
   }
   r.measured = static_cast<int>(some.size() + last.size() - std::min(kRefined, some.size()));
-  if (!options.exhaustive) r.default_seconds = measure(last);
-  const TilingCandidate* best = *std::min_element(last.begin(), last.end(), faster);
-  r.chosen_seconds = std::min(best->seconds, r.default_seconds);
-  if (best->seconds < r.default_seconds) r.chosen = best->tiling;
+  if (!options.exhaustive) Time(meter, last);
+  Choose(meter, last, &r);
   if (options.exhaustive) Compare(meter, &r);
   return r;
 }
