@@ -286,13 +286,16 @@ struct Product {
   // thread takes one of the tasks that follow.
   Ahead Next(int64_t task, int64_t piece, int64_t distance) const {
     if (distance == 0) return {};
-    const int64_t units = call.w.layout().units, pieces = PanelPieces(units);
-    const int64_t at = piece + distance;
+    const int64_t pieces = PanelPieces(call.w.layout().units), at = piece + distance;
     const int64_t then = task - at / pieces * threads;
-    if (then < 0) return {};
-    const int64_t tile = tile0 + PanelOf(then) * width, first = at % pieces * kChunkUnits;
+    return then < 0 ? Ahead() : Piece(tile0 + PanelOf(then) * width, at % pieces);
+  }
+
+  // Of the tiles of a panel that begins with this one.
+  Ahead Piece(int64_t tile, int64_t piece) const {
+    const int64_t first = piece * kChunkUnits;
     return Ahead::Of(call.w, tile, std::min(width, tile_end - tile), first,
-                     PanelUnits(units, first));
+                     PanelUnits(call.w.layout().units, first));
   }
 
   void Run(ExecContext& ctx, int worker, int64_t task, int64_t m) const {
@@ -314,12 +317,9 @@ struct Product {
       if (blocks) {
         ForwardBlocks(call, work, tile, row0, rows);
       } else if (few) {
-        const int64_t units = call.w.layout().units;
+        const int64_t pieces = PanelPieces(call.w.layout().units);
         ForwardTiles(call, work, tile, tiles, row0, rows, [&](int64_t piece) {
-          const int64_t next = (piece + 1) * kChunkUnits;
-          return piece + 1 < PanelPieces(units)
-                     ? Ahead::Of(call.w, tile, tiles, next, PanelUnits(units, next))
-                     : Ahead();
+          return piece + 1 < pieces ? Piece(tile, piece + 1) : Ahead();
         });
       } else {
         ForwardTiles(call, work, tile, tiles, row0, rows,
