@@ -75,7 +75,7 @@ class RandomBase : public Command {
 
  private:
   // Standard deviation about 0.02. Rows of linears repeat after kPatternRows, which changes neither
-  // speed nor size. Those of the head do not: with words that are alike none could be improbable
+  // speed nor size. Those of embedding and head do not: with words alike none could be improbable
   // (kernels::HeadLossArgs::skip_below) once a word like it is learned.
   Result<std::unique_ptr<model::Model>> Make(const model::ModelConfig& config, Invocation& inv) {
     model::ModelWeights weights;
