@@ -5,6 +5,7 @@
 #include <numeric>
 #include <optional>
 
+#include "base/median.h"
 #include "base/rng.h"
 #include "cli/bench_parts.h"
 #include "infer/token_model.h"
@@ -31,12 +32,6 @@ std::vector<int32_t> RandomTokens(int64_t n, int64_t vocab, uint64_t seed) {
 }
 
 }  // namespace
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
-}
 
 Result<BenchRun> BenchTune(Invocation& inv, model::Model& model, const BenchOptions& o) {
   EW_ASSIGN(ExecContext * exec, inv.Exec());

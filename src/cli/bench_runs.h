@@ -42,6 +42,4 @@ Result<BenchRun> BenchPrefill(Invocation& inv, const model::Model& model,
 Result<BenchRun> BenchDecode(Invocation& inv, const model::Model& model,
                              const BenchOptions& options);
 
-double Median(std::vector<double> values);
-
 }  // namespace edgewise::cli

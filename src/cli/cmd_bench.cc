@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/median.h"
 #include "base/units.h"
 #include "cli/bench_edge.h"
 #include "cli/bench_kernels.h"

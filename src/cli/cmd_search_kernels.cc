@@ -80,9 +80,7 @@ class SearchKernels : public Command {
             tuning.Set(r.key, r.chosen);
             measured += r.measured;
             candidates += r.candidates.size();
-            const double best = options_.exhaustive
-                                    ? std::min(r.exhaustive_seconds, r.default_seconds)
-                                    : r.chosen_seconds;
+            const double best = options_.exhaustive ? r.exhaustive_seconds : r.chosen_seconds;
             const double over = r.chosen_seconds / best - 1;
             worst = std::max(worst, over);
             table.AddRow({fmt::format("{}", s.out), fmt::format("{}", s.in),

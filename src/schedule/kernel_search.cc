@@ -9,6 +9,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/checked.h"
+#include "base/median.h"
 #include "base/rng.h"
 #include "io/env.h"
 #include "io/json.h"
@@ -35,12 +36,6 @@ constexpr double kComparedSeconds = 0.15;
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double Median(std::vector<double> v) {
-  const auto middle = v.begin() + std::ssize(v) / 2;
-  std::nth_element(v.begin(), middle, v.end());
-  return *middle;
 }
 
 Result<kernels::PackedMatrix> RandomMatrix(const kernels::PackedFormat& f) {
@@ -217,11 +212,7 @@ void Compare(Meter& meter, KernelSearchResult* r) {
   const std::vector<double> seconds = meter.Measure(tilings, kComparedRounds, kComparedSeconds);
   r->default_seconds = seconds[0];
   r->chosen_seconds = seconds[1];
-  const auto best = std::min_element(seconds.begin(), seconds.end());
-  r->exhaustive_seconds = *best;
-  if (best != seconds.begin()) {
-    r->exhaustive = *tilings[static_cast<size_t>(best - seconds.begin())];
-  }
+  r->exhaustive_seconds = *std::min_element(seconds.begin(), seconds.end());
 }
 
 }  // namespace

@@ -62,7 +62,30 @@ TEST(KernelSearch, TilingsChangeNoBit) {
   }
 }
 
+// The default is timed among those it chooses from, so what is kept is never slower.
 TEST(KernelSearch, KeepsWhatItMeasured) {
+  const auto ctx = testing::MakeContext(2);
+  KernelSearchOptions options;
+  options.tokens = 64;
+  options.measure = 3;
+  const auto r = SearchKernel(*ctx, Format(4, kernels::Structure::kDense), options);
+  ASSERT_TRUE(r.ok()) << r.status().message();
+  EXPECT_GT(r->chosen_seconds, 0);
+  EXPECT_LE(r->chosen_seconds, r->default_seconds);
+  if (r->chosen_seconds == r->default_seconds) {
+    EXPECT_EQ(r->chosen, ProductTiling());
+  } else {
+    EXPECT_TRUE(std::any_of(r->candidates.begin(), r->candidates.end(),
+                            [&](const auto& c) { return c.tiling == r->chosen && c.seconds > 0; }));
+  }
+  // Of the cuts measured the other distances, too; no others.
+  EXPECT_EQ(r->measured, 9);
+  EXPECT_EQ(std::count_if(r->candidates.begin(), r->candidates.end(),
+                          [](const auto& c) { return c.seconds > 0; }),
+            9);
+}
+
+TEST(KernelSearch, ComparesWithTheBestOfAll) {
   const auto ctx = testing::MakeContext(2);
   KernelSearchOptions options;
   options.tokens = 64;

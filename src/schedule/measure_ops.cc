@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/aligned_buffer.h"
+#include "base/median.h"
 #include "base/rng.h"
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
@@ -34,7 +35,7 @@ double Now() {
 // Seconds of the median run; the first one, which touches memory, does not count. A median, since a
 // step meets what else the machine does as often as a run does.
 template <typename Fn>
-double Median(Fn fn) {
+double MedianSeconds(Fn fn) {
   fn();
   std::vector<double> seconds;
   double spent = 0;
@@ -44,9 +45,7 @@ double Median(Fn fn) {
     seconds.push_back(Now() - start);
     spent += seconds.back();
   }
-  std::nth_element(seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size() / 2),
-                   seconds.end());
-  return seconds[seconds.size() / 2];
+  return Median(std::move(seconds));
 }
 
 FloatBuffer RandomFloats(int64_t n, uint64_t seed) {
@@ -139,7 +138,7 @@ Result<double> LinearSeconds(ExecContext& ctx, const Op& op, int64_t row_bytes) 
   Rows x(n * widest, 2, row_bytes), y(n * widest, 3, row_bytes);
   if (op.kind == KernelKind::kWeightGradient) {
     FloatBuffer dw = FloatBuffer::Zeros(op.out * op.in);
-    return Median([&] {
+    return MedianSeconds([&] {
       kernels::LinearBackwardWeight(ctx, n, op.out, op.in, y.Next(), op.out, x.Next(), op.in,
                                     dw.data(), nullptr);
     });
@@ -147,7 +146,7 @@ Result<double> LinearSeconds(ExecContext& ctx, const Op& op, int64_t row_bytes) 
   EW_ASSIGN(const Weights w, MakeWeights(op, op.out));
   const int64_t out = w.ref.rows;
   if (op.kind == KernelKind::kLinearForward) {
-    return Median(
+    return MedianSeconds(
         [&] { kernels::LinearForward(ctx, n, x.Next(), op.in, w.ref, nullptr, y.Next(), out); });
   }
   kernels::LinearBackwardOptions options;
@@ -155,7 +154,7 @@ Result<double> LinearSeconds(ExecContext& ctx, const Op& op, int64_t row_bytes) 
     options.mode = kernels::BackwardMode::kInteger;
     options.stochastic = true;
   }
-  return Median([&] {
+  return MedianSeconds([&] {
     kernels::LinearBackwardInput(ctx, n, x.Next(), out, w.ref, y.Next(), op.in,
                                  kernels::Accumulate::kOverwrite, options);
   });
@@ -166,14 +165,14 @@ double LoraSeconds(ExecContext& ctx, const Op& op, int64_t row_bytes) {
   const FloatBuffer a = RandomFloats(r * op.in, 2), b = RandomFloats(op.out * r, 3);
   Rows x(n * op.in, 1, row_bytes), y(n * op.out, 4, row_bytes), xa(n * r, 5, row_bytes);
   if (op.kind == KernelKind::kLora) {
-    return Median([&] {
+    return MedianSeconds([&] {
       kernels::LoraForward(ctx, n, op.in, op.out, r, 0.1f, x.Next(), op.in, a.data(), b.data(),
                            xa.Next(), y.Next(), op.out);
     });
   }
   FloatBuffer da = FloatBuffer::Zeros(r * op.in), db = FloatBuffer::Zeros(op.out * r), dxa(n * r);
   Rows dx(n * op.in, 6, row_bytes);
-  return Median([&] {
+  return MedianSeconds([&] {
     kernels::LoraBackward(ctx, n, op.in, op.out, r, 0.1f, x.Next(), op.in, xa.Next(), a.data(),
                           b.data(), y.Next(), op.out, dxa.data(), da.data(), db.data(), dx.Next(),
                           op.in);
@@ -192,11 +191,11 @@ double AttentionSeconds(ExecContext& ctx, const Op& op) {
     kernels::AttentionForward(ctx, shape, mask, n, qs.data(), q, ks.data(), vs.data(), kv,
                               os.data(), q, lse.data());
   };
-  if (op.kind == KernelKind::kAttention) return Median(forward);
+  if (op.kind == KernelKind::kAttention) return MedianSeconds(forward);
   forward();
   const FloatBuffer dout = RandomFloats(n * q, 4);
   FloatBuffer dq(n * q), dk(n * kv), dv(n * kv);
-  return Median([&] {
+  return MedianSeconds([&] {
     kernels::AttentionBackward(ctx, shape, mask, n, qs.data(), q, ks.data(), vs.data(), kv,
                                os.data(), dout.data(), q, lse.data(), dq.data(), q, dk.data(),
                                dv.data(), kv);
@@ -242,12 +241,12 @@ Result<double> HeadSeconds(ExecContext& ctx, const Op& op) {
   if (op.skip_below > 0 && op.kept_share >= 0) {
     // With all blocks and with none in the gradient.
     args.skip_below = 0;
-    const double all = Median([&] { kernels::HeadLoss(ctx, args); });
+    const double all = MedianSeconds([&] { kernels::HeadLoss(ctx, args); });
     args.skip_below = std::numeric_limits<float>::max();
-    const double none = Median([&] { kernels::HeadLoss(ctx, args); });
+    const double none = MedianSeconds([&] { kernels::HeadLoss(ctx, args); });
     seconds = none + std::min(op.kept_share, 1.0) * std::max(0.0, all - none);
   } else {
-    seconds = Median([&] { kernels::HeadLoss(ctx, args); });
+    seconds = MedianSeconds([&] { kernels::HeadLoss(ctx, args); });
   }
   return seconds * static_cast<double>(op.out) / static_cast<double>(w.ref.rows);
 }
@@ -259,7 +258,7 @@ double ByteSeconds(ExecContext& ctx, const Op& op, int64_t row_bytes) {
   switch (op.kind) {
     case KernelKind::kNorm: {
       FloatBuffer rstd(n);
-      return Median([&] {
+      return MedianSeconds([&] {
         kernels::RmsNormForward(ctx, n, width, 1e-5f, false, x.Next(), gain.data(), y.Next(),
                                 rstd.data());
       });
@@ -267,7 +266,7 @@ double ByteSeconds(ExecContext& ctx, const Op& op, int64_t row_bytes) {
     case KernelKind::kNormBackward: {
       const FloatBuffer rstd = RandomFloats(n, 5);
       Rows d(count, 3, row_bytes);
-      return Median([&] {
+      return MedianSeconds([&] {
         kernels::RmsNormBackward(ctx, n, width, false, x.Next(), gain.data(), rstd.data(), d.Next(),
                                  y.Next(), true, nullptr);
       });
@@ -277,26 +276,26 @@ double ByteSeconds(ExecContext& ctx, const Op& op, int64_t row_bytes) {
       std::vector<int32_t> positions(static_cast<size_t>(n));
       for (int64_t t = 0; t < n; ++t) positions[static_cast<size_t>(t)] = static_cast<int32_t>(t);
       const FloatBuffer table = RandomFloats(n * dim / 2, 6);
-      return Median([&] {
+      return MedianSeconds([&] {
         kernels::RopeApply(ctx, n, width / dim, dim, y.Next(), width, positions.data(),
                            table.data(), table.data(), false);
       });
     }
     case KernelKind::kGate: {
       Rows u(count, 3, row_bytes);
-      return Median([&] {
+      return MedianSeconds([&] {
         kernels::GatedForward(ctx, kernels::Activation::kSilu, count, x.Next(), u.Next(), y.Next());
       });
     }
     case KernelKind::kGateBackward: {
       Rows u(count, 3, row_bytes), d(count, 5, row_bytes), z(count, 6, row_bytes);
-      return Median([&] {
+      return MedianSeconds([&] {
         kernels::GatedBackward(ctx, kernels::Activation::kSilu, count, x.Next(), u.Next(), d.Next(),
                                y.Next(), z.Next());
       });
     }
     default:
-      return Median([&] { std::copy_n(x.Next(), count, y.Next()); });
+      return MedianSeconds([&] { std::copy_n(x.Next(), count, y.Next()); });
   }
 }
 
