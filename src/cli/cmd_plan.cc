@@ -117,8 +117,9 @@ class PlanCommand : public Command {
     app.add_option("--head-bits", options_.form.head_bits, "--shape: of embedding and head")
         ->capture_default_str();
     app.add_option("--device", device_, "A device file instead of this machine's profile");
-    app.add_option("--order", order_, "Only this traversal: any, row, column")
-        ->check(CLI::IsMember({"any", "row", "column"}))
+    app.add_option("--order", order_,
+                   "Only this traversal: any, row, column, micro-batches of a group")
+        ->check([](const std::string& text) { return ParseOrder(text, "any").status().message(); })
         ->capture_default_str();
     app.add_flag("--split", split_, "Micro-batches may be made smaller, in halves");
     app.add_flag("--no-overlap", no_overlap_, "Nothing is read while something computes");
@@ -177,7 +178,7 @@ class PlanCommand : public Command {
     search_.spill = ParseUse(spill_);
     search_.overlap = !no_overlap_;
     search_.uncertainty = device.simulated ? 0 : schedule::kMeasuredUncertainty;
-    search_.traversal = order_ == "row" ? 1 : order_ == "column" ? -1 : 0;
+    EW_ASSIGN(search_.group, ParseOrder(order_, "any"));
     if (device.threads > 0) options_.threads = device.threads;
     const schedule::DescribeFn describe =
         [&](const plan::Choice& choice) -> Result<plan::Workload> {

@@ -271,21 +271,22 @@ Status TuneFit::PredictOnce(tune::EdgeMethod* edge) {
   r.may_recompute = model_.stream() != nullptr && !asks && plan_.offloaded;
   // Weights that are read anyway can be read for several micro-batches at once.
   const bool groups = edge == nullptr || edge->TakesGroups();
-  if (!groups && flags_.order == "column") {
-    return InvalidArgument(
-        "--order column: with --distill, --whole-head or more than one --windows-per-step "
-        "micro-batches go one by one");
+  EW_ASSIGN(const int64_t order, ParseOrder(flags_.order));
+  if (!groups && order > 1) {
+    return InvalidArgument("--order " + flags_.order +
+                           ": with --distill, --whole-head or more than one --windows-per-step "
+                           "micro-batches go one by one");
   }
-  r.may_group =
-      groups && model_.stream() != nullptr && plan_.offloaded && flags_.order == "searched";
-  r.traversal = groups && flags_.order == "column" ? -1 : 1;
+  // (Where nothing is read groups would save nothing.)
+  const bool reads = model_.stream() != nullptr && plan_.offloaded;
+  r.group = groups && (reads || order > 0) ? order : 1;
   // Nothing is gained by cutting what fits as it is, and states that are there would be made anew.
   const bool short_of =
       plan_.offloaded || plan_.recompute != asked_recompute_ || plan_.layers_in_memory >= 0;
   if (cut_to_save_ && model_.stream() != nullptr && short_of && !complete_) {
     r.splits = SmallerCuts();
     r.split_may_recompute = !asks;
-    r.split_may_group = groups && flags_.order == "searched";
+    r.split_group = groups ? order : 1;
   }
   if (edge == nullptr) {
     r.kinds = {{{0, -1}, false, steps}};

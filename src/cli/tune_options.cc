@@ -9,6 +9,7 @@
 
 #include "base/units.h"
 #include "cli/model_options.h"
+#include "cli/tune_predict.h"
 
 namespace edgewise::cli {
 namespace {
@@ -128,11 +129,12 @@ void DeclareTune(CLI::App& app, TuneFlags& f) {
                  "cache)")
       ->check(CLI::IsMember({"cached", "direct"}))
       ->capture_default_str();
-  app.add_option("--order", f.order,
-                 "How micro-batches of a step pass through weights that do not fit: row (one after "
-                 "the other), column (each layer for all of them), searched (in groups, whichever "
-                 "is fastest). The result is the same bits")
-      ->check(CLI::IsMember({"searched", "row", "column"}))
+  app.add_option(
+         "--order", f.order,
+         "How micro-batches of a step pass through weights that do not fit: row (one after "
+         "the other), column (each layer for all of them), a number (in groups of so many), "
+         "searched (in groups, whichever is fastest). The result is the same bits")
+      ->check([](const std::string& text) { return ParseOrder(text).status().message(); })
       ->capture_default_str();
 
   app.add_option("--spill", f.spill,

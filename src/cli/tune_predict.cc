@@ -1,6 +1,9 @@
 #include "cli/tune_predict.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -126,7 +129,7 @@ Result<plan::Plan> PlanOf(const model::Model& model, const PredictRequest& r,
   o.uncertainty = schedule::kMeasuredUncertainty;
   o.spill = model.stream() != nullptr ? r.spill : schedule::Use::kNever;
   o.spill_read_gbps = r.spill_read_gbps;
-  o.traversal = r.may_group ? 0 : r.traversal;
+  o.group = r.group;
   if (!r.may_recompute) o.recompute = {r.recompute};
   o.mlp_tokens = r.mlp_tokens;
   o.smaller_pieces = SmallerPieces(model, r);
@@ -206,7 +209,7 @@ Status CutFurther(ExecContext& ctx, const model::Model& model, const PredictRequ
   PredictRequest r = request;
   r.may_recompute = r.split_may_recompute;
   if (r.may_recompute) r.recompute = plan::Recompute::kNone;
-  r.may_group = r.split_may_group;
+  r.group = r.split_group;
   // The order of sums is another one already where they are cut already.
   const double clearly = r.split_tokens > 0 ? schedule::kMeasuredUncertainty : schedule::kClearly;
   const double wanted = steps->seconds * (1 - clearly);
@@ -235,6 +238,17 @@ schedule::Use ParseUse(std::string_view name) {
   return name == "never"    ? schedule::Use::kNever
          : name == "always" ? schedule::Use::kAlways
                             : schedule::Use::kAuto;
+}
+
+Result<int64_t> ParseOrder(std::string_view text, std::string_view searched) {
+  if (text == searched) return 0;
+  if (text == "row") return 1;
+  if (text == "column") return std::numeric_limits<int64_t>::max();
+  int64_t group = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), group);
+  if (error == std::errc() && end == text.data() + text.size() && group > 0) return group;
+  return InvalidArgument(
+      fmt::format("'{}': {}, row, column or the micro-batches of a group", text, searched));
 }
 
 Result<MeanBatch> MeanBatchOf(tune::DatasetSource& source, int64_t split_tokens) {

@@ -38,6 +38,10 @@ struct StepKind {
 // "never", "auto", "always" of an option that has been checked.
 schedule::Use ParseUse(std::string_view name);
 
+// The micro-batches of a group that `--order` names: "row" (1), "column" (more than any step has),
+// a number, or 0 for `searched`. Error: none of these.
+Result<int64_t> ParseOrder(std::string_view text, std::string_view searched = "searched");
+
 struct PredictRequest {
   const TuneData& data;
   model::WorkloadMethod method = model::WorkloadMethod::kLora;
@@ -54,9 +58,10 @@ struct PredictRequest {
   int64_t grad_accum = 1;
   int64_t split_tokens = 0;  // how micro-batches are cut; 0: they are not
   // How they may be cut where that is clearly faster, largest first, and whether they may then be
-  // recomputed and go in groups.
+  // recomputed and in which groups they go.
   std::vector<int64_t> splits = {};
-  bool split_may_recompute = false, split_may_group = false;
+  bool split_may_recompute = false;
+  int64_t split_group = 1;
   int64_t validations = 0;
   std::vector<StepKind> kinds = {};
   int64_t cached_layers = 0;  // kEdge: below the highest window; computed once for every document
@@ -68,8 +73,7 @@ struct PredictRequest {
   schedule::Use spill = schedule::Use::kNever;
   double spill_write_gbps = 0, spill_read_gbps = 0;
   bool may_recompute = false;  // the search may choose it
-  bool may_group = false;      // and groups of micro-batches that share what is read
-  int traversal = 1;           // without may_group: 1 row by row, -1 column by column
+  int64_t group = 1;           // of micro-batches that share what is read; 0: so may these
   // Called when every operation has been measured (in batches of so many tokens), before `memory`
   // is asked.
   std::function<void(int64_t tokens)> measured = {};

@@ -12,6 +12,17 @@
 namespace edgewise::cli {
 namespace {
 
+TEST(TunePredict, OrdersAreNamesOrGroups) {
+  EXPECT_EQ(*ParseOrder("searched"), 0);
+  EXPECT_EQ(*ParseOrder("any", "any"), 0);
+  EXPECT_EQ(*ParseOrder("row"), 1);
+  EXPECT_GT(*ParseOrder("column"), int64_t{1} << 40);
+  EXPECT_EQ(*ParseOrder("3"), 3);
+  for (const char* text : {"", "0", "-1", "3x", "1e3", "rows", "any", "99999999999999999999"}) {
+    EXPECT_FALSE(ParseOrder(text).ok()) << text;
+  }
+}
+
 // What a probe of the run says of the operations holds for everything that is computed.
 TEST(TunePredict, RescaleScalesWhatIsComputed) {
   RunPrediction p;

@@ -32,9 +32,8 @@ std::vector<int64_t> InMemory(int64_t layers, Use spill) {
 }
 
 // Group sizes worth trying: all of them where they are few, else powers of two and all.
-std::vector<int64_t> Groups(int64_t micro_batches, int traversal) {
-  if (traversal > 0) return {1};
-  if (traversal < 0) return {micro_batches};
+std::vector<int64_t> Groups(int64_t micro_batches, int64_t only) {
+  if (only > 0) return {std::min(only, micro_batches)};
   std::vector<int64_t> out;
   const bool few = micro_batches <= kMaxGroups;
   for (int64_t g = 1; g <= micro_batches; g = few ? g + 1 : g * 2) out.push_back(g);
@@ -131,7 +130,7 @@ class Searcher {
   // Group sizes between the powers of two, from the best one on.
   Status Anneal() {
     const Plan* best = Best();
-    if (best == nullptr || best->choice.micro_batches <= kMaxGroups || o_.traversal != 0)
+    if (best == nullptr || best->choice.micro_batches <= kMaxGroups || o_.group != 0)
       return Status::Ok();
     Rng rng(o_.seed, RngStream::kPolicy);
     Choice current = best->choice;
@@ -207,7 +206,7 @@ Result<Plan> Search(const plan::Device& device, const DescribeFn& describe,
   Searcher searcher(device, describe, o);
   for (int64_t tokens = std::min(o.max_tokens, o.tokens);; tokens /= 2) {
     const int64_t micro_batches = (o.tokens + tokens - 1) / tokens;
-    for (int64_t group : Groups(micro_batches, o.traversal)) {
+    for (int64_t group : Groups(micro_batches, o.group)) {
       for (const plan::Recompute recompute : o.recompute) {
         Choice c;
         c.tokens = tokens;

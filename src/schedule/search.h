@@ -41,8 +41,9 @@ struct SearchOptions {
   // Predictions that differ by this share are taken for the same: of such plans the one that moves
   // the least between memory and disk is chosen. 0 where predictions are exact (described devices).
   double uncertainty = 0;
-  // Only this traversal, for comparisons: 0 all, 1 row by row, -1 column by column.
-  int traversal = 0;
+  // Only groups of so many micro-batches (1: row by row; as many as there are, or more: column by
+  // column); 0: any.
+  int64_t group = 0;
   uint64_t seed = 1;  // of the annealing over what the grid is too large for
 };
 

@@ -91,8 +91,8 @@ TEST(Search, PlansAreSoundAndNeverSlowerThanFixedOrders) {
         EXPECT_TRUE(sound.ok()) << sound.message();
         // Nothing is faster than a perfect overlap of its streams.
         EXPECT_GE(plan->predicted_seconds, plan->streams.slowest() * (1 - 1e-9));
-        for (const int fixed : {1, -1}) {
-          o.traversal = fixed;
+        for (const int64_t fixed : {int64_t{1}, micro}) {
+          o.group = fixed;
           const Result<Plan> other = Search(d, Layers(6), o);
           if (!other.ok()) continue;
           EXPECT_LE(plan->predicted_seconds, other->predicted_seconds * (1 + 1e-9));
