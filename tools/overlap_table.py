@@ -9,10 +9,12 @@ name an order take micro-batches of 64 tokens, whose weights take longer to read
 others 256.
 
 With --orders it compares, instead, the searched order of micro-batches with the fixed ones: every
-case row by row, column by column and as searched, in turns, so that a machine whose speed drifts
-does so for all three. "Over the better" is the median of the quotients within a turn, too, by the
-fixed order that is the better one in most turns; the least and the greatest are shown beside medians.
-A searched plan that is a fixed order's own ("= column") differs from it by what the machine does alone.
+case row by row, column by column and as searched, in turns and in any order within a turn, so that
+a machine whose speed drifts does so for all three. "Over the better" is the median of the quotients
+within a turn, too, by the fixed order that is the better one in most turns; the least and the
+greatest are shown beside medians. A searched plan that is a fixed order's own ("= column") differs
+from it by what the machine does alone. No activations go to the disk (--spill never): what wears a
+disk is weighed against more than time, and more for the search, which has other ways.
 
 usage: overlap_table.py EDGEWISE WORKDIR [--cases SHAPE:LIMIT:METHOD[:ORDER:ACCUM],...]
        overlap_table.py EDGEWISE WORKDIR --orders [--cases SHAPE:LIMIT:METHOD:ACCUM,...]
@@ -23,6 +25,7 @@ import json
 import mmap
 import os
 import pathlib
+import random
 import statistics
 import subprocess
 import time
@@ -63,9 +66,10 @@ def compare_orders(args):
             tune(args, base, directory, method, args.memory, "64", "--grad-accum", accum)
         runs = {"row": [], "column": [], "searched": []}
         for _ in range(args.repeat):
-            for order, done in runs.items():
-                done.append(tune(args, base, directory, method, limit, "64", "--weights-io",
-                                 "direct", "--grad-accum", accum, "--order", order, fits=False))
+            for order in random.sample(sorted(runs), len(runs)):
+                runs[order].append(tune(args, base, directory, method, limit, "64", "--weights-io",
+                                        "direct", "--grad-accum", accum, "--order", order,
+                                        "--spill", "never", fits=False))
         print(orders_text(shape, limit, method, accum, runs), flush=True)
 
 
