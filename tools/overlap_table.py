@@ -31,12 +31,9 @@ import subprocess
 import time
 
 CASES = ("tinyllama-1.1b:512MiB:lora,tinyllama-1.1b:300MiB:lora,tinyllama-1.1b:300MiB:edge,"
-         "qwen2.5-0.5b:400MiB:lora,tinyllama-1.1b:300MiB:edge:row:8,"
-         "tinyllama-1.1b:300MiB:edge:column:8,tinyllama-1.1b:300MiB:edge:searched:8")
-ORDERS = ("tinyllama-1.1b:512MiB:lora:4,tinyllama-1.1b:300MiB:lora:4,"
-          "tinyllama-1.1b:300MiB:edge:8,tinyllama-1.1b:260MiB:edge:8,"
-          "qwen2.5-0.5b:400MiB:lora:4,qwen2.5-0.5b:300MiB:lora:4,"
-          "qwen2.5-0.5b:400MiB:edge:8,qwen2.5-0.5b:300MiB:edge:8")
+         "qwen2.5-0.5b:400MiB:lora")
+ORDERS = ("tinyllama-1.1b:300MiB:edge:8,qwen2.5-0.5b:300MiB:edge:8,tinyllama-1.1b:230MiB:edge:8,"
+          "qwen2.5-0.5b:400MiB:lora:4,qwen2.5-0.5b:300MiB:lora:4,tinyllama-1.1b:300MiB:lora:4")
 BLOCK = 8 << 20
 
 
